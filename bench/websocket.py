@@ -1,0 +1,45 @@
+"""WebSocket echo: wsload on c1m and on the floor, every byte that comes back checked.
+
+loads:
+  small       50 connections, a message of 20 bytes, the next when its echo is back
+  pipelined   the same with 16 messages under way on each connection
+  16k         50 connections, a message of 16 KiB
+  text        the same as text, in which the server has to check the UTF-8
+  1m          10 connections, a message of 1 MiB
+  many        5000 connections, a message of 20 bytes
+"""
+
+from __future__ import annotations
+
+import json
+
+import harness
+from harness import Result, Row, Server
+
+LOADS = {
+    "small": ["-c50", "-s20"],
+    "pipelined": ["-c50", "-s20", "-d16"],
+    "16k": ["-c50", "-s16384"],
+    "text": ["-c50", "-s16384", "-u"],
+    "1m": ["-c10", "-s1048576"],
+    "many": ["-c5000", "-s20"],
+}
+
+
+def main() -> None:
+    args = harness.arguments(__doc__, LOADS)
+    with harness.workshop() as place:
+
+        def measure(load: str) -> list[Row]:
+            def wsload(server: Server) -> Result:
+                command = [place / "wsload", *LOADS[load], f"-t{args.seconds}", str(server.port), "/"]
+                found = json.loads(harness.load(command))
+                return Result(found["messages"], found["rate"], found["p99_us"], found["errors"])
+
+            return harness.compare([harness.floor(place, "ws"), harness.c1m(place)], wsload, args.rounds)
+
+        harness.report(args, measure)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""Every option there is, and what it does: `python examples/every_option.py [PORT...]`.
+
+Only a root's directory and a WebSocket's path can't be left out. `help(c1m.Server)` has the defaults.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import c1m
+
+with tempfile.TemporaryDirectory() as directory:
+    examples = c1m.Root(
+        # The directory. Nothing outside of it is served.
+        path=Path(__file__).parent,
+        # Names that stand for their directory: the first that exists.
+        index=["index.html", "README.md"],
+        # Directories without one of those are listed, as a page or, for clients that accept it, as JSON.
+        listing=True,
+        # Where a browser asks for a page that does not exist: True sends it the root's index page.
+        spa=False,
+        # Sends echo.py.gz (or .br, or .zst) in place of echo.py, where it exists and the client accepts it.
+        sidecars=True,
+        # Cache-Control by pattern, the first that fits. A pattern with a slash in front is held against the
+        # path, any other against the last name in it.
+        cache={"*.html": "no-cache", "/assets/*": "public, max-age=31536000, immutable"},
+        # Header fields for every file. None takes away one that is sent by default.
+        headers={"Referrer-Policy": "no-referrer", "X-Content-Type-Options": None},
+        # Sites whose scripts may read the files; "*" for any.
+        cors=["https://example.org"],
+        # Follows symbolic links, even out of the directory. Only where nobody else can make any.
+        follow_symlinks=False,
+    )
+    server = c1m.Server(
+        # What to serve below which URLs; the longest prefix that a path begins with counts, one with a host
+        # before one without. A single directory, root="public", is served at "/". c1m.PAGE is the console.
+        root={"/": c1m.PAGE, "/examples": examples, "static.example.org/": Path(__file__).parent},
+        # The TCP ports to listen on, one or many. 0 is one that the kernel chooses: see server.ports below.
+        ports=[int(port) for port in sys.argv[1:]] or [8001, 8002],
+        # The names or addresses to listen on. "0.0.0.0" and "::" are all there are: others can connect then.
+        host=["127.0.0.1"],
+        # Unix-domain sockets to listen on as well. One that a killed server left behind is replaced.
+        unix=Path(directory, "c1m.sock"),
+        # Seconds for a request to come whole, from its first byte. Ends those who send a byte now and then.
+        head_timeout=5,
+        # Seconds that a connection may stay open without a request.
+        keep_alive_timeout=30,
+        # Seconds that a client may leave unread what it asked for.
+        write_timeout=20,
+        # Seconds that a stopping server waits for what is under way.
+        shutdown_timeout=2,
+        # Media types by extension, beside those that every server knows.
+        mime_types={"pyx": "text/x-cython"},
+        # A file for a line about each answer; "-" for standard output. SIGUSR1 opens it anew, for logrotate.
+        access_log=Path(directory, "access.log"),
+        # "combined", as Apache and nginx write it, or "json".
+        access_log_format="json",
+    )
+    server.websocket(
+        # Where WebSockets are spoken. The console talks to this path unless told otherwise.
+        "/ws",
+        # Who answers: a function of (ws, message), or an object with on_open, on_message and so on. None: the echo.
+        handler=None,
+        # The longest message taken, in bytes. A longer one ends its connection with close code 1009.
+        max_message=1 << 16,
+        # Seconds of silence until a client is given up, and until it is sent a ping.
+        idle_timeout=60,
+        ping_interval=20,
+        # Sites whose scripts may connect. Without any, all may.
+        origins=[],
+        # Subprotocols, the best first: of those a client offers, the first of these is agreed on.
+        subprotocols=["json", "text"],
+        # Bytes that may wait for a client to read them, and what becomes of it, or of a message, when they do.
+        max_backlog=1 << 18,
+        when_slow="drop-oldest",
+        # permessage-deflate: None, "shared" or "dedicated", with the window and memory that zlib is given.
+        compression="shared",
+        window_bits=13,
+        memory_level=6,
+    )
+    server.listen()
+    print(f"listening on ports {server.ports} and on {directory}/c1m.sock", flush=True)
+    server.run()

@@ -1,0 +1,73 @@
+"""Builds the extension modules; all metadata is in pyproject.toml."""
+
+import os
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+if sys.platform != "linux":
+    raise SystemExit(f"c1m is built on epoll and needs Linux, or a Linux container or WSL 2; this is {sys.platform}.")
+
+from Cython.Build import cythonize  # only where it can be of use
+
+MODULES = ["accesslog", "deflate", "files", "http", "reactor", "site", "topics", "ws"]
+LIBRARIES = {"deflate": ["z"], "ws": ["crypto"]}
+HEADERS = {
+    "openssl/sha.h": "OpenSSL's headers: apt install libssl-dev (Debian, Ubuntu) or dnf install openssl-devel (Fedora)",
+    "zlib.h": "zlib's headers: apt install zlib1g-dev (Debian, Ubuntu) or dnf install zlib-devel (Fedora)",
+}
+
+
+class BuildExt(build_ext):
+    """build_ext on all CPUs that names a missing header before the compiler does."""
+
+    def finalize_options(self):
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()
+
+    def build_extensions(self):
+        probe = Path(self.build_temp, "probe.c")
+        probe.parent.mkdir(parents=True, exist_ok=True)
+        for header, remedy in HEADERS.items():
+            probe.write_text(f"#include <{header}>\n")
+            try:
+                self.compiler.compile([str(probe)], output_dir=str(probe.parent))
+            except Exception:
+                raise SystemExit(f"c1m cannot be built without {remedy}") from None
+        super().build_extensions()
+
+
+# Cython looks for c1m/reactor.pxd in a folder called c1m; ours is called src.
+root = Path(__file__).resolve().parent
+package = root / "build" / "cimport" / "c1m"
+package.parent.mkdir(parents=True, exist_ok=True)
+if not package.is_symlink():
+    package.symlink_to("../../src", target_is_directory=True)
+
+extensions = [
+    Extension(
+        f"c1m.{name}",
+        [f"src/{name}.pyx"],
+        libraries=LIBRARIES.get(name, []),
+        # Conn.engine holds now one parser's struct and now another's.
+        extra_compile_args=["-fno-strict-aliasing", *([] if "CFLAGS" in os.environ else ["-O3"])],
+    )
+    for name in MODULES
+]
+setup(
+    cmdclass={"build_ext": BuildExt},
+    ext_modules=cythonize(
+        extensions,
+        include_path=[str(package.parent)],
+        build_dir="build/c",
+        compiler_directives={
+            "language_level": 3,
+            "boundscheck": False,
+            "wraparound": False,
+            "initializedcheck": False,
+            "cdivision": True,
+        },
+    ),
+)

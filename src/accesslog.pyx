@@ -1,0 +1,131 @@
+"""The access log: one line per answer, into memory here, to a file by somebody else's thread.
+
+Owns: the line's format and the buffer. Refuses to know: files, sites.
+
+log_request never waits for a reader: a line that finds no room is dropped and counted. The lock is held for a
+copy in memory and no longer, by the reactor's thread and by the one that takes the lines away.
+"""
+
+from libc.stdint cimport int64_t, uint8_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, strlen
+
+from c1m.buf cimport Slice, put, put_number, put_text, same_letters
+from c1m.http cimport DATE_SIZE, Request, http_date
+from c1m.linux cimport (
+    MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap, peer_address,
+    pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock,
+)
+
+cdef enum:
+    BUFFER = 16 << 20            # bytes; touched only as far as lines pile up between two takings
+    VALUE_MOST = 2048            # bytes of a field that are shown
+    LINE_MOST = 6 * (4 * VALUE_MOST) + 512      # an escape is six bytes at most
+
+
+cdef Log *log_new(bint as_json) noexcept nogil:
+    """An empty log; NULL when memory is out."""
+    cdef Log *log = <Log *>calloc(1, sizeof(Log))
+    if log == NULL:
+        return NULL
+    log.buffer = <uint8_t *>mmap(NULL, BUFFER, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+    if <void *>log.buffer == MAP_FAILED:
+        free(log)
+        return NULL
+    pthread_mutex_init(&log.lock, NULL)
+    log.as_json = as_json
+    return log
+
+
+cdef void log_free(Log *log) noexcept nogil:
+    if log != NULL:
+        munmap(log.buffer, BUFFER)
+        pthread_mutex_destroy(&log.lock)
+        free(log)
+
+
+cdef void log_request(Log *log, int fd, const Request *r, int status, int64_t length, int64_t unix_s) noexcept nogil:
+    """Adds a line. length: bytes of the body as announced, 0 for none."""
+    cdef uint8_t[LINE_MOST] line
+    cdef char[64] peer
+    cdef uint8_t *end
+    peer_address(fd, peer)
+    end = put_json(line, peer, r, status, length, unix_s) if log.as_json else put_combined(line, peer, r, status, length, unix_s)
+    pthread_mutex_lock(&log.lock)
+    if log.n + (end - line) <= BUFFER:
+        memcpy(log.buffer + log.n, line, end - line)
+        log.n += end - line
+    else:
+        log.dropped += 1
+    pthread_mutex_unlock(&log.lock)
+
+
+cdef bytes log_take(Log *log):
+    """Takes away what has been written so far."""
+    cdef bytes lines
+    pthread_mutex_lock(&log.lock)
+    try:
+        lines = log.buffer[:log.n]
+        log.n = 0
+    finally:
+        pthread_mutex_unlock(&log.lock)
+    return lines
+
+
+cdef uint8_t *put_combined(uint8_t *to, const char *peer, const Request *r, int status, int64_t length, int64_t unix_s) noexcept nogil:
+    """Apache's "combined" format, as nginx writes it: other bytes than printable ASCII, and quotes, as \\xHH."""
+    cdef uint8_t[DATE_SIZE] date
+    http_date(unix_s, date)                        # Sun, 06 Nov 1994 08:49:37 GMT
+    to = put_text(put_text(to, peer), b" - - [")
+    to = put(put_text(put(to, date + 5, 2), b"/"), date + 8, 3)
+    to = put(put_text(to, b"/"), date + 12, 4)
+    to = put(put_text(to, b":"), date + 17, 8)
+    to = put_value(put_text(to, b" +0000] \""), or_dash(r.line), b"\\x")
+    to = put_number(put_text(to, b"\" "), status)
+    to = put_number(put_text(to, b" "), length)
+    to = put_value(put_text(to, b" \""), or_dash(field_named(r, b"referer")), b"\\x")
+    to = put_value(put_text(to, b"\" \""), or_dash(field_named(r, b"user-agent")), b"\\x")
+    return put_text(to, b"\"\n")
+
+
+cdef uint8_t *put_json(uint8_t *to, const char *peer, const Request *r, int status, int64_t length, int64_t unix_s) noexcept nogil:
+    """A JSON object on a line; bytes that are not ASCII stand as the characters of Latin-1."""
+    to = put_number(put_text(to, b"{\"time\": "), unix_s)
+    to = put_text(put_text(to, b", \"remote\": \""), peer)
+    to = put_value(put_text(to, b"\", \"request\": \""), r.line, b"\\u00")
+    to = put_value(put_text(to, b"\", \"host\": \""), r.host, b"\\u00")
+    to = put_number(put_text(to, b"\", \"status\": "), status)
+    to = put_number(put_text(to, b", \"bytes\": "), length)
+    to = put_value(put_text(to, b", \"referer\": \""), field_named(r, b"referer"), b"\\u00")
+    to = put_value(put_text(to, b"\", \"agent\": \""), field_named(r, b"user-agent"), b"\\u00")
+    return put_text(to, b"\"}\n")
+
+
+cdef uint8_t *put_value(uint8_t *to, Slice value, const char *escape) noexcept nogil:
+    """Up to VALUE_MOST bytes; what could end the string or the line as escape and two hexadecimal digits."""
+    cdef const char *digits = b"0123456789ABCDEF"
+    cdef size_t i
+    cdef uint8_t c
+    for i in range(min(value.n, <size_t>VALUE_MOST)):
+        c = value.at[i]
+        if c >= 0x20 and c < 0x7f and c != c'"' and c != c'\\':
+            to[0] = c
+            to += 1
+        else:
+            to = put_text(to, escape)
+            to[0], to[1] = digits[c >> 4], digits[c & 15]
+            to += 2
+    return to
+
+
+cdef inline Slice or_dash(Slice value) noexcept nogil:
+    return value if value.n else Slice(b"-", 1)
+
+
+cdef Slice field_named(const Request *r, const char *lower) noexcept nogil:
+    """The first field of that name, or an empty slice."""
+    cdef int i
+    for i in range(r.count):
+        if r.fields[i].name.n == strlen(lower) and same_letters(r.fields[i].name.at, lower, r.fields[i].name.n):
+            return r.fields[i].value
+    return Slice(NULL, 0)

@@ -1,0 +1,13 @@
+from collections.abc import Iterable
+from typing import Any
+
+def agree(
+    offers: bytes, shared: bool = False, window_bits: int = 15
+) -> tuple[dict[str, Any], bytes] | None: ...
+
+class Codec:
+    def __init__(self, bits: int = 15, memory_level: int = 8, level: int = 6) -> None: ...
+    def compress(self, message: bytes, headroom: int = 0, keep_context: bool = True) -> bytes: ...
+    def decompress(
+        self, runs: Iterable[bytes], limit: int = 1 << 20, headroom: int = 0, keep_context: bool = True
+    ) -> bytes: ...

@@ -1,0 +1,144 @@
+"""What the kernel looks like. Extern declarations only; the man page of the same name says the rest."""
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef extern from *:
+    """
+    #include <arpa/inet.h>
+    #include <errno.h>
+    #include <fcntl.h>
+    #include <fnmatch.h>
+    #include <linux/openat2.h>
+    #include <linux/sockios.h>
+    #include <netinet/in.h>
+    #include <string.h>
+    #include <netinet/tcp.h>
+    #include <pthread.h>
+    #include <sys/epoll.h>
+    #include <sys/eventfd.h>
+    #include <sys/ioctl.h>
+    #include <sys/mman.h>
+    #include <sys/random.h>
+    #include <sys/resource.h>
+    #include <sys/sendfile.h>
+    #include <sys/socket.h>
+    #include <sys/stat.h>
+    #include <sys/syscall.h>
+    #include <sys/uio.h>
+    #include <time.h>
+    #include <unistd.h>
+
+    /* Writes the numeric address of a socket's peer, "-" if it has none, to 64 bytes (getpeername(2), inet_ntop(3)). */
+    static inline void c1m_peer(int fd, char *to) {
+        union { struct sockaddr any; struct sockaddr_in four; struct sockaddr_in6 six; struct sockaddr_storage room; } a;
+        socklen_t n = sizeof a;
+        strcpy(to, "-");
+        if (getpeername(fd, &a.any, &n)) return;
+        if (a.any.sa_family == AF_INET) inet_ntop(AF_INET, &a.four.sin_addr, to, 64);
+        if (a.any.sa_family == AF_INET6) inet_ntop(AF_INET6, &a.six.sin6_addr, to, 64);
+    }
+    """
+    int errno
+    int EAGAIN, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOSYS, EPERM, EXDEV, ELOOP, ENOENT, ENOTDIR, ENAMETOOLONG
+    int EACCES, ECONNABORTED
+
+    # epoll(7)
+    ctypedef union epoll_data_t:
+        uint64_t u64
+    struct epoll_event:
+        uint32_t events
+        epoll_data_t data
+    int EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL, EPOLL_CLOEXEC
+    uint32_t EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP, EPOLLRDHUP, EPOLLET
+    int epoll_create1(int flags) noexcept nogil
+    int epoll_ctl(int epoll, int op, int fd, epoll_event *event) noexcept nogil
+    int epoll_wait(int epoll, epoll_event *events, int most, int timeout_ms) noexcept nogil
+
+    # eventfd(2)
+    int EFD_NONBLOCK, EFD_CLOEXEC
+    int eventfd(unsigned int value, int flags) noexcept nogil
+
+    # socket(7), send(2), sendfile(2)
+    struct iovec:
+        void *iov_base
+        size_t iov_len
+    struct msghdr:
+        iovec *msg_iov
+        size_t msg_iovlen
+    int SOCK_NONBLOCK, SOCK_CLOEXEC, MSG_NOSIGNAL, MSG_MORE, SHUT_WR, SOL_SOCKET, SO_LINGER
+    int accept4(int fd, void *address, void *length, int flags) noexcept nogil
+    ssize_t recv(int fd, void *bytes, size_t n, int flags) noexcept nogil
+    ssize_t send(int fd, const void *bytes, size_t n, int flags) noexcept nogil
+    ssize_t sendmsg(int fd, const msghdr *message, int flags) noexcept nogil
+    ssize_t sendfile(int out, int file, int64_t *offset, size_t n) noexcept nogil
+    int shutdown(int fd, int how) noexcept nogil
+    unsigned long SIOCOUTQ       # tcp(7), unix(7): bytes sent and not yet acknowledged, or not yet read
+    int ioctl(int fd, unsigned long request, ...) noexcept nogil
+    void peer_address "c1m_peer"(int fd, char *to) noexcept nogil
+
+    # pthread_self(3), pthread_mutex_lock(3)
+    unsigned long pthread_self() noexcept nogil
+    ctypedef struct pthread_mutex_t:
+        pass
+    int pthread_mutex_init(pthread_mutex_t *lock, void *attributes) noexcept nogil
+    int pthread_mutex_destroy(pthread_mutex_t *lock) noexcept nogil
+    int pthread_mutex_lock(pthread_mutex_t *lock) noexcept nogil
+    int pthread_mutex_unlock(pthread_mutex_t *lock) noexcept nogil
+
+    # open(2), openat2(2), fstat(2)
+    struct timespec:
+        long tv_sec
+        long tv_nsec
+    struct stat_t "stat":
+        uint64_t st_dev
+        uint64_t st_ino
+        uint32_t st_mode
+        int64_t st_size
+        timespec st_mtim
+        timespec st_ctim
+    struct open_how:
+        uint64_t flags
+        uint64_t mode
+        uint64_t resolve
+    int O_RDONLY, O_NONBLOCK, O_CLOEXEC, O_NOCTTY, O_PATH, O_DIRECTORY
+    uint64_t RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS
+    long SYS_openat2
+    long syscall(long number, ...) noexcept nogil
+    int c_open "open"(const char *path, int flags) noexcept nogil
+    int openat(int dir, const char *path, int flags) noexcept nogil
+    int fstat(int fd, stat_t *out) noexcept nogil
+    bint S_ISREG(uint32_t mode) noexcept nogil
+    bint S_ISDIR(uint32_t mode) noexcept nogil
+    ssize_t pread(int fd, void *bytes, size_t n, int64_t offset) noexcept nogil
+    ssize_t c_read "read"(int fd, void *bytes, size_t n) noexcept nogil
+    ssize_t c_write "write"(int fd, const void *bytes, size_t n) noexcept nogil
+    ssize_t readlink(const char *path, char *out, size_t n) noexcept nogil
+    int fcntl(int fd, int command, ...) noexcept nogil
+    int F_DUPFD_CLOEXEC
+    int close(int fd) noexcept nogil
+
+    # getrandom(2)
+    ssize_t getrandom(void *to, size_t n, unsigned int flags) noexcept nogil
+
+    # fnmatch(3)
+    int fnmatch(const char *pattern, const char *name, int flags) noexcept nogil
+
+    # mmap(2)
+    int PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_ANONYMOUS, MAP_NORESERVE
+    void *MAP_FAILED
+    void *mmap(void *at, size_t n, int protection, int flags, int fd, int64_t offset) noexcept nogil
+    int munmap(void *at, size_t n) noexcept nogil
+
+    # getrlimit(2)
+    struct rlimit_t "rlimit":
+        uint64_t rlim_cur
+        uint64_t rlim_max
+    int RLIMIT_NOFILE
+    int getrlimit(int what, rlimit_t *out) noexcept nogil
+    int setrlimit(int what, const rlimit_t *to) noexcept nogil
+
+    # clock_gettime(2), gmtime_r(3)
+    struct tm:
+        int tm_sec, tm_min, tm_hour, tm_mday, tm_mon, tm_year, tm_wday
+    int CLOCK_REALTIME_COARSE, CLOCK_MONOTONIC_COARSE
+    int clock_gettime(int clock, timespec *out) noexcept nogil

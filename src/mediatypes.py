@@ -1,0 +1,74 @@
+"""Media types by file extension, where the standard library lacks them or has others than browsers and IANA do."""
+
+_TABLE = """
+application/atom+xml atom
+application/dash+xml mpd
+application/epub+zip epub
+application/geo+json geojson
+application/gzip gz tgz
+application/java-archive jar war ear
+application/json map
+application/jsonl jsonl ndjson
+application/ld+json jsonld
+application/manifest+json webmanifest
+application/rss+xml rss
+application/rtf rtf
+application/vnd.android.package-archive apk
+application/vnd.apache.parquet parquet
+application/vnd.google-earth.kml+xml kml
+application/vnd.google-earth.kmz kmz
+application/vnd.ms-fontobject eot
+application/vnd.oasis.opendocument.graphics odg
+application/vnd.oasis.opendocument.presentation odp
+application/vnd.oasis.opendocument.spreadsheet ods
+application/vnd.oasis.opendocument.text odt
+application/vnd.openxmlformats-officedocument.presentationml.presentation pptx
+application/vnd.openxmlformats-officedocument.spreadsheetml.sheet xlsx
+application/vnd.openxmlformats-officedocument.wordprocessingml.document docx
+application/vnd.rar rar
+application/wasm wasm
+application/x-7z-compressed 7z
+application/x-bzip2 bz2
+application/x-rpm rpm
+application/x-x509-ca-cert crt der pem
+application/x-xpinstall xpi
+application/x-xz xz
+application/xhtml+xml xhtml
+application/xspf+xml xspf
+application/yaml yaml yml
+application/zstd zst
+audio/aac aac
+audio/flac flac
+audio/midi mid midi
+audio/mp4 m4a
+audio/ogg oga ogg opus spx
+audio/webm weba
+font/otf otf
+font/ttf ttf
+font/woff woff
+font/woff2 woff2
+image/avif avif
+image/heic heic
+image/heif heif
+image/jxl jxl
+image/vnd.microsoft.icon cur ico
+image/webp webp
+model/gltf+json gltf
+model/gltf-binary glb
+model/stl stl
+model/vnd.usdz+zip usdz
+text/calendar ics
+text/javascript cjs js mjs
+text/markdown markdown md
+text/plain conf ini log toml
+text/vtt vtt
+video/3gpp 3gp 3gpp
+video/mp2t ts
+video/mp4 m4v mp4
+video/ogg ogv
+video/x-flv flv
+video/x-matroska mkv
+video/x-ms-wmv wmv
+"""
+
+TYPES = {extension: kind for kind, *extensions in map(str.split, _TABLE.split("\n")[1:-1]) for extension in extensions}

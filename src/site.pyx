@@ -1,0 +1,1919 @@
+"""The application layer: what one visitor gets.
+
+Owns: routes and mounts, the choice of an answer, the upgrade to WebSocket, the echo, what a deadline means,
+and every call into Python.
+Refuses to know: epoll, byte layouts.
+
+The reactor calls site_opened, site_readable, site_expired, site_leaving and site_closed. site_readable drives
+the engine that conn.state names over the bytes it is handed, writes answers with conn_room and conn_send, and
+returns how many bytes it used. It takes up no request while an earlier answer is still queued, and no frame
+while more than BACKLOG_MOST is: the reactor then reads that visitor no further until its output has drained.
+
+Invariants: only `upgrade` leaves HTTP. conn.cold is NULL for whoever speaks HTTP. Every answer passes
+head_begin, which counts it, and head_end.
+"""
+
+import logging
+import os
+
+from c1m.handlers import Closed, Reject
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeUTF8
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcmp, memcpy, memmove, memset
+
+from c1m.accesslog cimport log_free, log_new, log_request, log_take
+from c1m.buf cimport (
+    Block, Slice, block_copy, block_drop, block_grown, block_hold, block_new, put, put_number, put_text, same_letters, store_be16, load_be16,
+)
+from c1m.deflate cimport (
+    ANSWER_MOST, DEFLATE_AGREED, DEFLATE_MALFORMED, INFLATE_OK, INFLATE_TOO_BIG, INFLATE_NO_MEMORY, WINDOW_MOST, DeflateSettings, DeflateTerms, Inflated,
+    deflate_agree, deflater_free, deflater_message, deflater_new, inflater_free, inflater_new, inflater_run,
+)
+from c1m.files cimport (
+    FILE_BUSY, FILE_DIRECTORY, FILE_FOUND, FILE_NONE, PATH_MOST, File, Found, files_directory, files_find, files_free, files_index,
+    files_init, files_root, files_sidecar, files_sidecars, files_type,
+)
+from c1m.http cimport (
+    ACCEPT_ENCODING, AT_HEAD, BROTLI, CHUNKED, DATE_AT, DATE_SIZE, EXPECT_CONTINUE, EXPECT_UNKNOWN, GET, GZIP, HEAD,
+    HEAD_MOST, HTTP_BODY, HTTP_FAIL, HTTP_MORE, IDENTITY, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE,
+    KEEP_ALIVE, OPTIONS, ORIGIN, RANGE, RANGES_MOST, REQUEST_LINE_MOST, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UNKNOWN_METHOD,
+    SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL, WANTS_WEBSOCKET, Coding, HttpParser, Span, has, http_accepts, http_coding, http_connection, http_date,
+    http_escape, http_head, http_length, http_list_next, http_next, http_precondition, http_ranges, http_text, http_text_size, http_unescape,
+    http_validators, twice, value_of,
+)
+from c1m.http cimport Request as HttpRequest
+from c1m.linux cimport (
+    EMFILE, ENFILE, ENOMEM, close, fnmatch, peer_address, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock,
+    pthread_mutex_unlock,
+)
+from c1m.reactor cimport (
+    BACKLOG_MOST, CLOSED, HELD, NOTE_FULL, OUTBOX, WANTS_DRAIN, Conn, Reactor, Upcalls, conn_backlog, conn_close, conn_deadline, conn_drop, conn_ending,
+    conn_finish, conn_hold, conn_of, conn_post, conn_push, conn_room, conn_send, conn_wrote, handle_of, reactor_close_all,
+    reactor_is_here, reactor_wake, timer_for,
+)
+from c1m.topics cimport (
+    Subscriber, Topic, topics_find, topics_free, topics_init, topics_leave, topics_subscribe, topics_unsubscribe,
+)
+from c1m.ws cimport (
+    WS_CLOSE, WS_CONTROL, WS_CONTROL_MOST, WS_FAIL, WS_GOING_AWAY, WS_HEAD_MOST, WS_INTERNAL_ERROR, WS_INVALID_PAYLOAD,
+    WS_ABNORMAL, WS_BINARY, WS_DEFLATE, WS_MORE, WS_RSV1, WS_TOO_BIG, WS_NO_STATUS, WS_PING, WS_PONG, WS_SERVER, WS_TEXT, WS_TRY_AGAIN_LATER, WsEvent, WsParser, ws_accept, ws_close_code, ws_head,
+    ws_head_size, ws_key_ok, ws_next, ws_start, ws_take, ws_text_ok,
+)
+
+cdef extern from *:
+    void prefetch "__builtin_prefetch"(const void *p) noexcept nogil
+
+cdef enum:
+    COPY_MOST = 4096             # bytes of a cached file that are copied behind their head; more are sent from where they lie
+    CONDITIONS = 1 << <int>IF_MATCH | 1 << <int>IF_NONE_MATCH | 1 << <int>IF_MODIFIED_SINCE | 1 << <int>IF_UNMODIFIED_SINCE | 1 << <int>RANGE
+    DEFLATE_LEVEL = 6            # zlib's default
+    PACK_LEAST = 64              # bytes of a message below which compression gains nothing
+    OWN_STREAMS = 0x80           # Conn.extra
+    CLOSE_MS = 10000             # that the peer has for its Close after ours
+    PART_HEAD_MOST = 512         # bytes before each part of a multipart answer
+
+cdef const char *ALLOWED = b"Allow: GET, HEAD, OPTIONS\r\n"
+cdef const char *UPGRADE_FIELDS = b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+
+log = logging.getLogger("c1m")
+
+
+# ---- what the reactor calls ----
+
+cdef inline Route *route_of(const App *a, const Conn *c) noexcept nogil:
+    return a.routes[c.route]
+
+
+cdef inline HttpParser *http_of(Conn *c) noexcept nogil:
+    return <HttpParser *>c.engine
+
+cdef void site_opened(void *app, Conn *c) noexcept nogil:
+    cdef App *a = <App *>app
+    conn_deadline(a.r, c, a.head_timer)
+
+
+cdef size_t site_readable(void *app, Conn *c, uint8_t *bytes, size_t n) noexcept nogil:
+    if c.state == HTTP:
+        return http_readable(<App *>app, c, bytes, n)
+    return ws_readable(<App *>app, c, bytes, n)
+
+
+cdef void site_expired(void *app, Conn *c) noexcept nogil:
+    cdef App *a = <App *>app
+    if c.state == HTTP:
+        if http_of(c).phase != AT_HEAD:
+            conn_finish(a.r, c, True)           # the rest of a body whose request has its answer
+        elif c.input == NULL:
+            conn_finish(a.r, c, False)          # between requests, nobody waits for a word
+        else:
+            a.request.line.n = a.request.host.n = a.request.count = 0      # whatever is there is of another visitor
+            answer_failure(a, c, 408)
+    elif c.state != WEBSOCKET_CLOSING and c.flags & HELD:
+        c.state = WEBSOCKET      # its pong would not be read, or lies there unread
+        conn_deadline(a.r, c, route_of(a, c).ping_timer)
+    elif c.state == WEBSOCKET:
+        c.state = WEBSOCKET_PINGED
+        conn_wrote(a.r, ws_head(conn_room(a.r, c, WS_HEAD_MOST), WS_PING, 0))
+        conn_deadline(a.r, c, route_of(a, c).pong_timer)
+    else:
+        ws_fail(a, c, WS_INTERNAL_ERROR)
+
+
+cdef void site_leaving(void *app, Conn *c) noexcept nogil:
+    cdef App *a = <App *>app
+    if c.state == HTTP:
+        if c.input == NULL and c.output == NULL and http_of(c).phase == AT_HEAD:
+            conn_finish(a.r, c, False)
+    elif c.state != WEBSOCKET_CLOSING and not conn_ending(c):
+        ws_close(a, c, WS_GOING_AWAY)
+
+
+cdef void site_closed(void *app, Conn *c) noexcept nogil:
+    cdef App *a = <App *>app
+    if c.state == HTTP:
+        return
+    if route_of(a, c).handler != NULL:
+        py_closed(a, c)
+    elif c.extra & OWN_STREAMS:
+        codec_free(<Codec *>c.cold)
+    else:
+        block_drop(<Block *>c.cold)
+    c.cold = NULL
+    a.websockets -= 1            # last: who reads the counters meanwhile must not find it gone but still subscribed
+
+
+cdef void site_drained(void *app, Conn *c) noexcept nogil:
+    cdef App *a = <App *>app
+    if c.state == HTTP:
+        return                   # site_readable, which follows, sets the deadline
+    conn_deadline(a.r, c, a.close_timer if c.state == WEBSOCKET_CLOSING else route_of(a, c).ping_timer)
+    if route_of(a, c).handler != NULL:
+        py_drained(a, c)
+
+
+cdef void site_woken(void *app, int what) noexcept nogil:
+    """Carries out what other threads have asked for."""
+    cdef App *a = <App *>app
+    cdef Command *command
+    cdef Command *done
+    pthread_mutex_lock(&a.lock)
+    command = a.first_command
+    a.first_command = a.last_command = NULL
+    pthread_mutex_unlock(&a.lock)
+    while command != NULL:
+        command_run(a, command)
+        done = command
+        command = command.next
+        block_drop(done.frame)
+        block_drop(done.topic)
+        free(done)
+
+
+# ---- HTTP ----
+
+cdef size_t http_readable(App *a, Conn *c, uint8_t *bytes, size_t n) noexcept nogil:
+    """Answers the requests in bytes[:n]; returns how many bytes they were."""
+    cdef HttpParser *parser = http_of(c)
+    cdef bint begun = parser.scanned != 0 or parser.phase != AT_HEAD
+    cdef size_t used = 0
+    while c.output == NULL:
+        used += http_next(parser, bytes + used, n - used, &a.request)
+        if a.request.kind == HTTP_MORE:
+            break
+        if a.request.kind == HTTP_BODY:
+            continue             # no route here takes one
+        if a.request.kind == HTTP_FAIL:
+            if parser.phase == AT_HEAD:
+                answer_failure(a, c, a.request.status)
+            else:
+                conn_finish(a.r, c, True)       # the request whose body this is has its answer
+            return n
+        begun = False
+        answer(a, c)
+        if c.state != HTTP:
+            return used + ws_readable(a, c, bytes + used, n - used)
+        if conn_ending(c):
+            return n
+    if c.output != NULL:
+        return used
+    if used < n or parser.phase != AT_HEAD:
+        # Set once a request: the clock runs from its first byte to its last, however they trickle in.
+        if not begun or c.timer != a.head_timer:
+            conn_deadline(a.r, c, a.head_timer)
+    elif a.r.leaving:
+        conn_finish(a.r, c, False)
+    else:
+        conn_deadline(a.r, c, a.keep_timer)
+    return used
+
+
+cdef void answer(App *a, Conn *c) noexcept nogil:
+    """Answers a.request, or upgrades."""
+    cdef HttpRequest *r = &a.request
+    cdef Slice path
+    cdef int route
+    a.requests += 1
+    memset(&a.answer, 0, sizeof(Answer))
+    a.answer.keep = r.flags & KEEP_ALIVE and not a.r.leaving
+    if r.flags & EXPECT_CONTINUE and (r.content_length or r.flags & CHUNKED):
+        a.answer.keep = False    # no route takes a body, and the client may or may not send this one now
+    path = Slice(&a.path[0], http_unescape(r.path, a.path))
+    if r.flags & EXPECT_UNKNOWN:
+        answer_status(a, c, 417, b"")
+    elif r.method == UNKNOWN_METHOD:
+        answer_status(a, c, 501, b"")
+    elif r.method == GET or r.method == HEAD:
+        route = route_at(a, path) if r.flags & WANTS_WEBSOCKET and r.method == GET else -1
+        if route >= 0:
+            upgrade(a, c, route)
+        else:
+            mount_find(a, path)
+            answer_path(a, c, path)
+    elif r.method == OPTIONS:
+        mount_find(a, path)
+        answer_options(a, c)
+    else:
+        answer_status(a, c, 405, ALLOWED)
+    if a.log != NULL:
+        answer_log(a, c)
+    if not a.answer.keep and c.state == HTTP:
+        conn_finish(a.r, c, r.content_length or r.flags & CHUNKED)
+
+
+cdef void mount_find(App *a, Slice path) noexcept nogil:
+    """Sets the answer's mount, NULL if the path is below none, and origin."""
+    cdef const Mount *m
+    cdef Slice origin
+    cdef int i
+    for i in range(a.mounts_n):
+        m = a.mounts[i]
+        if (path.n >= m.prefix.n and memcmp(path.at, m.prefix.at, m.prefix.n) == 0 and
+                (path.n == m.prefix.n or path.at[m.prefix.n] == c'/') and (m.host.n == 0 or host_is(a.request.host, m.host))):
+            break
+    else:
+        return
+    a.answer.mount = m
+    a.answer.by_origin = m.origins_n != 0
+    if m.any_origin:
+        a.answer.origin = Slice(b"*", 1)
+    elif m.origins_n and has(&a.request, ORIGIN):
+        origin = value_of(&a.request, ORIGIN)
+        for i in range(m.origins_n):
+            if m.origins[i].n == origin.n and memcmp(m.origins[i].at, origin.at, origin.n) == 0:
+                a.answer.origin = origin
+
+
+cdef bint host_is(Slice host, Slice lower) noexcept nogil:
+    """Whether a Host field's value names that host, whatever its port."""
+    cdef size_t i
+    cdef uint8_t c
+    if host.n < lower.n:
+        return False
+    for i in range(lower.n):
+        c = host.at[i]
+        if (c | 0x20 if c'A' <= c <= c'Z' else c) != lower.at[i]:
+            return False
+    return host.n == lower.n or host.at[lower.n] == c':'
+
+
+cdef int route_at(const App *a, Slice path) noexcept nogil:
+    """The WebSocket route of this path, or -1."""
+    cdef int i
+    for i in range(a.routes_n):
+        if a.routes[i].path.n == path.n and memcmp(a.routes[i].path.at, path.at, path.n) == 0:
+            return i
+    return -1
+
+
+cdef void answer_path(App *a, Conn *c, Slice path) noexcept nogil:
+    """Answers with what the mount's document root has under this path."""
+    cdef const Mount *m = a.answer.mount
+    cdef File *file = NULL
+    cdef Slice below
+    cdef Found found
+    if m == NULL:
+        answer_absent(a, c, path)
+        return
+    below = Slice(path.at + m.prefix.n, path.n - m.prefix.n)
+    if below.n == 0:
+        answer_redirect(a, c, path)
+        return
+    found = files_find(&a.files, m.root, below, a.r.now_ms, &file)
+    if found == FILE_FOUND:
+        answer_file(a, c, variant_of(a, file))
+    elif found == FILE_DIRECTORY:
+        answer_redirect(a, c, path)
+    elif found == FILE_BUSY:
+        answer_status(a, c, 503, b"")
+    elif m.listing and below.at[below.n - 1] == c'/':
+        answer_listing(a, c, path, below)
+    else:
+        answer_absent(a, c, path)
+
+
+cdef inline File *variant_of(App *a, File *file) noexcept nogil:
+    """The file, or the encoded form of it that the client likes best."""
+    cdef File *encoded = NULL
+    cdef uint32_t there
+    cdef Coding coding
+    # Who names no coding gets the file itself, which any cache may give to anyone: that needs no look for sidecars, and no Vary.
+    if not a.answer.mount.sidecars or not has(&a.request, ACCEPT_ENCODING):
+        return file
+    there = files_sidecars(&a.files, file, a.r.now_ms)
+    coding = http_coding(&a.request, there)      # a Coding and its Sidecar have the same number
+    if coding == IDENTITY or files_sidecar(&a.files, file, coding, a.r.now_ms, &encoded) != FILE_FOUND:
+        return file
+    return encoded
+
+
+# ---- answers with a file ----
+
+cdef void answer_file(App *a, Conn *c, File *file) noexcept nogil:
+    """200, 206, 304, 412 or 416, as the request's conditions have it (RFC 9110 section 13.2.2)."""
+    cdef HttpRequest *r = &a.request
+    cdef Span[RANGES_MOST] spans
+    cdef int status, count = 0
+    if r.seen & CONDITIONS:
+        status = http_precondition(r, file.etag, file.modified)
+        if status == 304:
+            answer_unchanged(a, c, file)
+            return
+        if status:
+            answer_status(a, c, status, b"")
+            return
+        if r.method == GET:
+            count = http_ranges(r, file.etag, file.modified, file.size, spans)
+        if count < 0:
+            answer_unsatisfiable(a, c, file)
+            return
+        if count > 1:
+            answer_parts(a, c, file, spans, count)
+            return
+        if count == 1:
+            head_of_part(a, c, file, &spans[0])
+            send_span(a, c, file, spans[0])
+            return
+    head_of_whole(a, c, file)
+    if r.method == GET:
+        send_span(a, c, file, Span(0, file.size - 1))
+
+
+cdef inline void send_span(App *a, Conn *c, File *file, Span span) noexcept nogil:
+    """Sends those bytes of a file, of which there may be none."""
+    cdef size_t n = span.last - span.first + 1
+    if file.body.fd < 0 and n <= COPY_MOST:
+        memcpy(conn_room(a.r, c, n), file.body.data + span.first, n)
+        conn_wrote(a.r, n)
+    else:
+        conn_send(a.r, c, file.body, span.first, n)
+
+
+cdef void head_of_whole(App *a, Conn *c, File *file) noexcept nogil:
+    """The head of a 200. It is kept with the file, all but the date."""
+    cdef uint8_t *to
+    cdef Block *head = file.head
+    cdef size_t line = DATE_AT + DATE_SIZE + 2                  # status line and Date
+    if head == NULL:
+        head = file.head = block_new(HEAD_MOST + a.answer.mount.room)
+        if head == NULL:
+            conn_close(a.r, c)
+            return
+        to = http_head(head.data, 200, date_now(a))
+        to = put_file_fields(a, put_type(to, file), file)
+        head.size = http_length(to, file.size) - head.data
+    a.answer.length = file.size
+    if a.answer.keep and a.request.minor and a.answer.origin.n == 0 and not (a.answer.by_origin or a.answer.by_accept):
+        a.answer.status = 200
+        a.answers[2] += 1
+        to = conn_room(a.r, c, head.size)
+        memcpy(to, head.data, head.size)
+        memcpy(to + DATE_AT, date_now(a), DATE_SIZE)
+        conn_wrote(a.r, head.size)
+        return
+    to = head_begin(a, c, 200, head.size)
+    head_end(a, put(to, head.data + line, head.size - line))
+
+
+cdef void head_of_part(App *a, Conn *c, const File *file, const Span *span) noexcept nogil:
+    """The head of a 206 with one part (RFC 9110 section 15.3.7.1)."""
+    cdef uint8_t *to = head_begin(a, c, 206, 0)
+    to = put_file_fields(a, put_type(to, file), file)
+    to = put_content_range(to, span, file.size)
+    head_end(a, put_length(a, to, span.last - span.first + 1))
+
+
+cdef void answer_parts(App *a, Conn *c, File *file, const Span *spans, int count) noexcept nogil:
+    """206 with several parts (RFC 9110 section 14.6). The boundary can't occur in a file by chance worth counting."""
+    cdef uint8_t[PART_HEAD_MOST] part
+    cdef uint8_t *to
+    cdef size_t n, total = 0
+    cdef int i
+    for i in range(count + 1):
+        total += put_boundary(part, a, file, &spans[i] if i < count else NULL) - part
+        if i < count:
+            total += spans[i].last - spans[i].first + 1
+    to = head_begin(a, c, 206, 0)
+    to = put_text(put_boundary_name(put_text(to, b"Content-Type: multipart/byteranges; boundary="), file), b"\r\n")
+    head_end(a, put_length(a, put_file_fields(a, to, file), total))
+    for i in range(count + 1):
+        n = put_boundary(part, a, file, &spans[i] if i < count else NULL) - part
+        memcpy(conn_room(a.r, c, n), part, n)
+        conn_wrote(a.r, n)
+        if i < count:
+            send_span(a, c, file, spans[i])
+
+
+cdef uint8_t *put_boundary(uint8_t *to, App *a, const File *file, const Span *span) noexcept nogil:
+    """What stands before a part, or, with a NULL span, after the last; less than PART_HEAD_MOST bytes."""
+    to = put_boundary_name(put_text(to, b"\r\n--"), file)
+    if span == NULL:
+        return put_text(to, b"--\r\n")
+    to = put_type(put_text(to, b"\r\n"), file)
+    return put_text(put_content_range(to, span, file.size), b"\r\n")
+
+
+cdef inline uint8_t *put_boundary_name(uint8_t *to, const File *file) noexcept nogil:
+    """The ETag without its quotes, and a constant: the same for the same file, so that answers can be cached."""
+    return put_text(put(to, file.etag.at + 1, file.etag.n - 2), b"-6f9b2d41c0e7")
+
+
+cdef inline uint8_t *put_type(uint8_t *to, const File *file) noexcept nogil:
+    return put_text(put(put_text(to, b"Content-Type: "), file.type.at, file.type.n), b"\r\n")
+
+
+cdef inline uint8_t *put_content_range(uint8_t *to, const Span *span, int64_t size) noexcept nogil:
+    to = put_number(put_text(to, b"Content-Range: bytes "), span.first)
+    to = put_number(put_text(to, b"-"), span.last)
+    return put_text(put_number(put_text(to, b"/"), size), b"\r\n")
+
+
+cdef uint8_t *put_file_fields(const App *a, uint8_t *to, const File *file) noexcept nogil:
+    """What is said of a file in a 200, 206 and 304 alike, but for its type and length."""
+    cdef const Mount *m = a.answer.mount
+    cdef int i
+    if file.sidecar:
+        to = put_text(to, b"Content-Encoding: ")
+        to = put_text(to, b"gzip\r\n" if file.sidecar == GZIP else b"br\r\n" if file.sidecar == BROTLI else b"zstd\r\n")
+    if file.sidecar or file.sidecars:
+        to = put_text(to, b"Vary: Accept-Encoding\r\n")
+    # A file may be of tomorrow, an answer may not say so (RFC 9110 section 8.8.2.1).
+    to = put_text(http_validators(to, min(file.modified, a.r.unix_s), file.etag), b"Accept-Ranges: bytes\r\n")
+    for i in range(m.rules_n):
+        if matches(m.rules[i].pattern, file, a.files.roots[file.root].index[file.index]):
+            to = put_text(to, b"Cache-Control: ")
+            to = put_text(put(to, m.rules[i].value.at, m.rules[i].value.n), b"\r\n")
+            break
+    return put(to, m.fields.at, m.fields.n)
+
+
+cdef bint matches(const char *pattern, const File *file, Slice index) noexcept nogil:
+    """Whether a path below its root fits a pattern: as a whole if the pattern begins with a slash, else its last name."""
+    cdef char[PATH_MOST + 256] path
+    cdef char *name = path
+    cdef size_t i
+    memcpy(path, file.path, file.path_n)
+    path[file.path_n] = 0
+    if pattern[0] != c'/':
+        for i in range(file.path_n):
+            if path[i] == c'/':
+                name = path + i + 1
+        if name[0] == 0:
+            put(<uint8_t *>name, index.at, index.n)[0] = 0
+    return fnmatch(pattern, name, 0) == 0
+
+
+cdef void answer_unchanged(App *a, Conn *c, const File *file) noexcept nogil:
+    """304: what a 200 would say of caching, and no body (RFC 9110 section 15.4.5)."""
+    cdef uint8_t *to = head_begin(a, c, 304, 0)
+    head_end(a, put_text(put_file_fields(a, to, file), b"\r\n"))
+
+
+cdef void answer_unsatisfiable(App *a, Conn *c, const File *file) noexcept nogil:
+    """416, with the length that there is (RFC 9110 section 15.5.17)."""
+    cdef uint8_t[64] field
+    cdef uint8_t *to = put_number(put_text(field, b"Content-Range: bytes */"), file.size)
+    put_text(to, b"\r\n")[0] = 0
+    answer_status(a, c, 416, <char *>field)
+
+
+# ---- answers without one ----
+
+cdef void answer_options(App *a, Conn *c) noexcept nogil:
+    """204 with what is allowed (RFC 9110 section 9.3.7), also to a CORS preflight (Fetch section 3.2)."""
+    cdef uint8_t *to = put_text(head_begin(a, c, 204, 0), ALLOWED)
+    if a.answer.origin.n:
+        to = put_text(to, b"Access-Control-Allow-Methods: GET, HEAD, OPTIONS\r\nAccess-Control-Allow-Headers: *\r\nAccess-Control-Max-Age: 86400\r\n")
+    head_end(a, put_text(to, b"\r\n"))
+
+
+cdef void answer_redirect(App *a, Conn *c, Slice path) noexcept nogil:
+    """301 to the same path with a slash behind it. The path has no run of slashes, so it can't name another host."""
+    cdef Slice query = a.request.query
+    cdef uint8_t *to = head_begin(a, c, 301, 3 * path.n + query.n)
+    to = put_text(http_escape(put_text(to, b"Location: "), path), b"/")
+    if query.n:
+        to = put(put_text(to, b"?"), query.at, query.n)
+    head_end(a, put_text_body(a, put_text(to, b"\r\n"), 301))
+
+
+cdef void answer_absent(App *a, Conn *c, Slice path) noexcept nogil:
+    """426 where WebSockets are spoken and nothing else (RFC 9110 section 15.5.22); else the single page or 404."""
+    cdef const Mount *m = a.answer.mount
+    cdef File *file = NULL
+    if route_at(a, path) >= 0:
+        answer_status(a, c, 426, UPGRADE_FIELDS)
+        return
+    a.answer.by_accept = m != NULL and m.single_page and not names_file(path)
+    if a.answer.by_accept and http_accepts(&a.request, b"text/html"):
+        if files_find(&a.files, m.root, Slice(b"/", 1), a.r.now_ms, &file) == FILE_FOUND:
+            answer_file(a, c, variant_of(a, file))
+            return
+    if m != NULL and files_find(&a.files, m.root, Slice(b"/404.html", 9), a.r.now_ms, &file) == FILE_FOUND:
+        head_end(a, put_length(a, put(put_type(head_begin(a, c, 404, 0), file), m.fields.at, m.fields.n), file.size))
+        if a.request.method == GET:
+            send_span(a, c, file, Span(0, file.size - 1))
+        return
+    answer_status(a, c, 404, b"")
+
+
+cdef bint names_file(Slice path) noexcept nogil:
+    """Whether a path's last name has a dot in it, as an asset's name does and a place in a single-page application's does not."""
+    cdef size_t i = path.n
+    while i > 0 and path.at[i - 1] != c'/':
+        i -= 1
+        if path.at[i] == c'.':
+            return True
+    return False
+
+
+cdef void answer_status(App *a, Conn *c, int status, const char *fields) noexcept nogil:
+    """An answer that says no more than its status; fields: whole lines to add."""
+    cdef uint8_t *to = put_text(head_begin(a, c, status, 0), fields)
+    head_end(a, put_text_body(a, to, status))
+
+
+cdef void answer_failure(App *a, Conn *c, int status) noexcept nogil:
+    """The last answer on a connection whose requests can't be told apart any more."""
+    a.request.method = GET       # whatever it was: a body does no harm, since we close
+    a.requests += 1
+    memset(&a.answer, 0, sizeof(Answer))
+    answer_status(a, c, status, b"")
+    if a.log != NULL:
+        answer_log(a, c)
+    conn_finish(a.r, c, True)
+
+
+cdef void answer_log(App *a, const Conn *c) noexcept nogil:
+    log_request(a.log, <int>(c - a.r.table), &a.request, a.answer.status,
+                0 if a.request.method == HEAD or a.answer.status == 304 else a.answer.length, a.r.unix_s)
+
+
+cdef uint8_t *head_begin(App *a, Conn *c, int status, size_t more) noexcept nogil:
+    """Begins a head and counts the answer; returns where its fields go. Room there is for those of the mount, and `more` bytes."""
+    cdef uint8_t *to
+    if a.answer.mount != NULL:
+        more += a.answer.mount.room
+    to = http_head(conn_room(a.r, c, HEAD_MOST + more), status, date_now(a))
+    a.answers[status // 100] += 1
+    a.answer.status = status
+    if a.answer.origin.n:
+        to = put_text(to, b"Access-Control-Allow-Origin: ")
+        to = put_text(put(to, a.answer.origin.at, a.answer.origin.n), b"\r\n")
+    if a.answer.by_origin:
+        to = put_text(to, b"Vary: Origin\r\n")
+    if a.answer.by_accept:
+        to = put_text(to, b"Vary: Accept\r\n")
+    return http_connection(to, a.request.minor, a.answer.keep)
+
+
+cdef inline uint8_t *put_text_body(App *a, uint8_t *to, int status) noexcept nogil:
+    """The rest of a head, and a body that names the status."""
+    a.answer.length = http_text_size(status)
+    return http_text(to, status, a.request.method != HEAD)
+
+
+cdef inline uint8_t *put_length(App *a, uint8_t *to, int64_t n) noexcept nogil:
+    """Content-Length and the head's end."""
+    a.answer.length = n
+    return http_length(to, n)
+
+
+cdef inline void head_end(App *a, const uint8_t *end) noexcept nogil:
+    """Ends what head_begin began."""
+    conn_wrote(a.r, end - (a.r.outbox + a.r.outbox_n))
+
+
+cdef inline const uint8_t *date_now(App *a) noexcept nogil:
+    if a.date_s != a.r.unix_s:
+        a.date_s = a.r.unix_s
+        http_date(a.date_s, a.date)
+    return a.date
+
+
+# ---- WebSocket ----
+
+cdef void upgrade(App *a, Conn *c, int index) noexcept nogil:
+    """The opening handshake (RFC 6455 section 4.2)."""
+    cdef HttpRequest *r = &a.request
+    cdef Route *route = a.routes[index]
+    cdef Slice key = value_of(r, SEC_WEBSOCKET_KEY), protocol = Slice(NULL, 0)
+    cdef uint8_t[ANSWER_MOST] agreed
+    cdef size_t agreed_n = 0
+    cdef DeflateTerms terms
+    cdef Codec *codec = NULL
+    cdef uint8_t *to
+    cdef void *ws = NULL
+    if not has(r, SEC_WEBSOCKET_VERSION) or twice(r, SEC_WEBSOCKET_VERSION) or not is_13(value_of(r, SEC_WEBSOCKET_VERSION)):
+        answer_status(a, c, 426, UPGRADE_FIELDS)
+        return
+    if (not has(r, SEC_WEBSOCKET_KEY) or twice(r, SEC_WEBSOCKET_KEY) or not ws_key_ok(key.at, key.n) or
+            r.content_length or r.flags & CHUNKED):
+        answer_status(a, c, 400, b"")
+        return
+    if not origin_allowed(r, route):
+        answer_status(a, c, 403, b"")
+        return
+    if route.compression and not extensions_agree(r, route, &terms, agreed, &agreed_n):
+        answer_status(a, c, 400, b"")
+        return
+    protocol = protocol_chosen(r, route)
+    if route.handler != NULL:
+        ws = py_upgrade(a, c, route, &protocol)
+        if ws == NULL:
+            return               # it has answered
+    a.answers[1] += 1
+    a.answer.status = 101
+    to = conn_room(a.r, c, HEAD_MOST + protocol.n)
+    to = put_text(to, b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ")
+    ws_accept(key.at, to)
+    to = put_text(to + 28, b"\r\n")
+    if protocol.n:
+        to = put_text(put(put_text(to, b"Sec-WebSocket-Protocol: "), protocol.at, protocol.n), b"\r\n")
+    if agreed_n:
+        to = put_text(put(put_text(to, b"Sec-WebSocket-Extensions: "), agreed, agreed_n), b"\r\n")
+        c.extra = terms.server_bits
+        if route.compression == DEDICATED_COMPRESSION:
+            codec = codec_new(route, &terms)
+            c.extra |= OWN_STREAMS
+            if codec == NULL:
+                conn_close(a.r, c)
+    head_end(a, put_text(to, b"\r\n"))
+    c.state = WEBSOCKET
+    c.route = index
+    c.cold = ws if ws != NULL else codec
+    ws_start(<WsParser *>c.engine, WS_SERVER | (WS_DEFLATE if agreed_n else 0))
+    conn_deadline(a.r, c, route.ping_timer)
+    a.websockets += 1
+    a.upgrades += 1
+    if ws != NULL:
+        py_opened(a, c, codec)
+    if a.r.leaving:
+        site_leaving(a, c)
+
+
+cdef bint extensions_agree(const HttpRequest *r, const Route *route, DeflateTerms *terms, uint8_t *answer, size_t *n) noexcept nogil:
+    """Takes the first offer of compression that can be taken, if any. False: what is offered is no list of extensions."""
+    cdef int i, said
+    for i in range(r.count):
+        if r.fields[i].id == SEC_WEBSOCKET_EXTENSIONS:
+            said = deflate_agree(r.fields[i].value, &route.deflate, terms, answer, n)
+            if said == DEFLATE_MALFORMED:
+                return False
+            if said == DEFLATE_AGREED:
+                return True
+    n[0] = 0
+    return True
+
+
+cdef bint origin_allowed(const HttpRequest *r, const Route *route) noexcept nogil:
+    """Whether the route lets scripts of the request's origin in; who is no browser names none (RFC 6455 section 10.2)."""
+    cdef Slice origin = value_of(r, ORIGIN)
+    cdef int i
+    if route.origins_n == 0 or not has(r, ORIGIN):
+        return True
+    for i in range(route.origins_n):
+        if route.origins[i].n == origin.n and memcmp(route.origins[i].at, origin.at, origin.n) == 0:
+            return not twice(r, ORIGIN)
+    return False
+
+
+cdef Slice protocol_chosen(const HttpRequest *r, const Route *route) noexcept nogil:
+    """The first of the route's subprotocols that the client offers too, empty for none."""
+    cdef Slice rest, item
+    cdef int i, j
+    for i in range(route.protocols_n):
+        for j in range(r.count):
+            if r.fields[j].id != SEC_WEBSOCKET_PROTOCOL:
+                continue
+            rest = r.fields[j].value
+            while http_list_next(&rest, &item):
+                if item.n == route.protocols[i].n and memcmp(item.at, route.protocols[i].at, item.n) == 0:
+                    return route.protocols[i]
+    return Slice(NULL, 0)
+
+
+cdef inline bint is_13(Slice version) noexcept nogil:
+    return version.n == 2 and version.at[0] == c'1' and version.at[1] == c'3'
+
+
+cdef size_t ws_readable(App *a, Conn *c, uint8_t *bytes, size_t n) noexcept nogil:
+    """Deals with the frames in bytes[:n]; returns how many bytes they were."""
+    if route_of(a, c).handler == NULL:
+        return frames_run(a, c, bytes, n)
+    # The GIL is taken once for all of these frames; py_message's own taking it again costs next to nothing.
+    with gil:
+        return frames_run(a, c, bytes, n)
+
+
+cdef size_t frames_run(App *a, Conn *c, uint8_t *bytes, size_t n) noexcept nogil:
+    cdef WsParser *parser = <WsParser *>c.engine
+    cdef Route *route = route_of(a, c)
+    cdef size_t limit = route.max_message, used = 0
+    cdef WsEvent event
+    while conn_backlog(c) <= BACKLOG_MOST and not c.flags & HELD:
+        used += ws_next(parser, limit, bytes + used, n - used, &event)
+        if event.kind == WS_MORE:
+            break
+        if event.kind == WS_FAIL:
+            ws_fail(a, c, event.code)
+        elif event.kind == WS_CONTROL:
+            ws_control(a, c, parser, &event)
+        elif c.state == WEBSOCKET_CLOSING:
+            pass                 # RFC 6455 section 5.5.1: we have said all that we will
+        elif route.handler == NULL:
+            ws_echo(a, c, parser, &event)
+        else:
+            ws_deliver(a, c, parser, &event)
+        if conn_ending(c):
+            return n
+    # Also where n is 0: the peer has just read the last of what was queued, under another deadline.
+    if c.state != WEBSOCKET_CLOSING:
+        c.state = WEBSOCKET
+        conn_deadline(a.r, c, route.ping_timer)
+    return used
+
+
+cdef inline void ws_echo(App *a, Conn *c, WsParser *parser, const WsEvent *event) noexcept nogil:
+    """A run of a message: back it goes when it is whole, unmasked straight to where it is sent from."""
+    cdef uint8_t *to
+    cdef size_t head
+    cdef Block *message = <Block *>c.cold
+    if c.extra:
+        packed_run(a, c, parser, event)
+        return
+    if event.first and event.last:
+        to = conn_room(a.r, c, WS_HEAD_MOST + event.n)
+        head = ws_head(to, event.opcode, event.n)
+        if not ws_take(parser, event, to + head):
+            ws_fail(a, c, WS_INVALID_PAYLOAD)
+            return
+        conn_wrote(a.r, head + event.n)
+        a.messages += 1
+        return
+    if not message_add(&message, parser, event):
+        ws_fail(a, c, WS_INVALID_PAYLOAD if message != NULL else WS_INTERNAL_ERROR)
+    elif event.last:
+        head = ws_head_size(message.size - WS_HEAD_MOST)
+        ws_head(message.data + WS_HEAD_MOST - head, event.opcode, message.size - WS_HEAD_MOST)
+        conn_send(a.r, c, message, WS_HEAD_MOST - head, message.size - WS_HEAD_MOST + head)
+        block_drop(message)
+        message = NULL
+        a.messages += 1
+    c.cold = message
+
+
+cdef inline void ws_deliver(App *a, Conn *c, WsParser *parser, const WsEvent *event) noexcept nogil:
+    """A run of a message for a handler, which gets it when it is whole."""
+    cdef Block **message
+    if event.compressed:
+        packed_run(a, c, parser, event)
+        return
+    if event.first and event.last:
+        if ws_take(parser, event, event.at):
+            py_message(a, c, event.opcode, event.at, event.n)
+        else:
+            ws_fail(a, c, WS_INVALID_PAYLOAD)
+        return
+    message = message_of(a, c)
+    if not message_add(message, parser, event):
+        ws_fail(a, c, WS_INVALID_PAYLOAD if message[0] != NULL else WS_INTERNAL_ERROR)
+    elif event.last:
+        py_message(a, c, event.opcode, message[0].data + WS_HEAD_MOST, message[0].size - WS_HEAD_MOST)
+        block_drop(message[0])
+        message[0] = NULL
+
+
+cdef void packed_run(App *a, Conn *c, WsParser *parser, const WsEvent *event) noexcept nogil:
+    """A run of a message where compression was agreed on: inflated when whole, and delivered or sent back."""
+    cdef Block **slot = message_of(a, c)
+    cdef Block *message
+    cdef Block *plain = NULL
+    cdef Block *packed
+    cdef int code = 0
+    if not message_add(slot, parser, event):
+        ws_fail(a, c, WS_INVALID_PAYLOAD if slot[0] != NULL else WS_INTERNAL_ERROR)
+        return
+    if not event.last:
+        return
+    message = slot[0]
+    slot[0] = NULL
+    if event.compressed:
+        code = unpack(a, c, message, &plain)
+        block_drop(message)
+        message = plain
+        if code == 0 and event.opcode == WS_TEXT and not ws_text_ok(message.data + WS_HEAD_MOST, message.size - WS_HEAD_MOST):
+            code = WS_INVALID_PAYLOAD
+    if code:
+        ws_fail(a, c, code)
+    elif route_of(a, c).handler != NULL:
+        py_message(a, c, event.opcode, message.data + WS_HEAD_MOST, message.size - WS_HEAD_MOST)
+    else:
+        a.messages += 1
+        plain = frame_new(event.opcode, message.data + WS_HEAD_MOST, message.size - WS_HEAD_MOST)
+        packed = NULL if plain == NULL else pack(a, c, plain)
+        if packed == NULL:
+            conn_close(a.r, c)
+        else:
+            conn_post(a.r, c, packed, 0, packed.size, TAG_MESSAGE)
+        block_drop(plain)
+        block_drop(packed)
+    block_drop(message)
+
+
+cdef int unpack(App *a, Conn *c, const Block *message, Block **plain) noexcept nogil:
+    """Inflates a message into a new block, behind room for a header. 0 or the code to fail with."""
+    cdef Codec *codec = codec_of(a, c)
+    cdef Inflated said
+    if codec == NULL and a.inflater == NULL:
+        a.inflater = inflater_new(WINDOW_MOST)
+    plain[0] = block_new(WS_HEAD_MOST + 2 * message.size)
+    if plain[0] == NULL or (codec == NULL and a.inflater == NULL):
+        return WS_INTERNAL_ERROR
+    plain[0].size = WS_HEAD_MOST
+    said = inflater_run(a.inflater if codec == NULL else codec.inflater, message.data + WS_HEAD_MOST, message.size - WS_HEAD_MOST, True,
+                        codec != NULL and not codec.terms.client_no_takeover, WS_HEAD_MOST + <size_t>route_of(a, c).max_message, plain)
+    if said == INFLATE_OK:
+        return 0
+    return WS_TOO_BIG if said == INFLATE_TOO_BIG else WS_INTERNAL_ERROR if said == INFLATE_NO_MEMORY else WS_INVALID_PAYLOAD
+
+
+cdef Block *pack(App *a, Conn *c, Block *frame) noexcept nogil:
+    """The frame as this visitor gets it, with a reference of the caller's own: compressed where that was agreed on and is
+    worth it. For visitors without streams of their own that is done once. NULL: memory is out.
+    """
+    cdef Route *route = route_of(a, c)
+    cdef Codec *codec
+    cdef size_t head = 2 if frame.data[1] < 126 else 4 if frame.data[1] == 126 else 10
+    cdef uint8_t bits = c.extra & ~OWN_STREAMS
+    cdef Block *packed
+    if bits == 0 or frame.size - head < PACK_LEAST:
+        return block_hold(frame)
+    codec = codec_of(a, c)
+    if codec != NULL:
+        packed = deflater_message(codec.deflater, frame.data + head, frame.size - head, WS_HEAD_MOST, not codec.terms.server_no_takeover)
+        return framed(packed, frame.data[0] & 0x0f)
+    if a.packing == frame and a.packed[bits] != NULL:
+        return block_hold(a.packed[bits])
+    if route.deflaters[bits] == NULL:
+        route.deflaters[bits] = deflater_new(bits, route.deflate.memory_level, route.deflate.level)
+        if route.deflaters[bits] == NULL:
+            return NULL
+    packed = deflater_message(route.deflaters[bits], frame.data + head, frame.size - head, WS_HEAD_MOST, False)
+    packed = framed(packed, frame.data[0] & 0x0f)
+    if a.packing == frame and packed != NULL:
+        a.packed[bits] = block_hold(packed)
+    return packed
+
+
+cdef Block *framed(Block *packed, uint8_t opcode) noexcept nogil:
+    """Makes a frame of a compressed payload that has room for a header in front, by moving it up to the header."""
+    cdef size_t n, head
+    if packed == NULL:
+        return NULL
+    n = packed.size - WS_HEAD_MOST
+    head = ws_head(packed.data, opcode | WS_RSV1, n)
+    memmove(packed.data + head, packed.data + WS_HEAD_MOST, n)
+    packed.size = head + n
+    return packed
+
+
+cdef Codec *codec_new(const Route *route, const DeflateTerms *terms) noexcept nogil:
+    """Streams for a connection of its own. NULL: memory is out."""
+    cdef Codec *codec = <Codec *>calloc(1, sizeof(Codec))
+    if codec == NULL:
+        return NULL
+    codec.terms = terms[0]
+    codec.deflater = deflater_new(terms.server_bits, route.deflate.memory_level, route.deflate.level)
+    codec.inflater = inflater_new(terms.client_bits)
+    if codec.deflater == NULL or codec.inflater == NULL:
+        codec_free(codec)
+        return NULL
+    return codec
+
+
+cdef void codec_free(Codec *codec) noexcept nogil:
+    if codec == NULL:
+        return
+    if codec.deflater != NULL:
+        deflater_free(codec.deflater)
+    if codec.inflater != NULL:
+        inflater_free(codec.inflater)
+    block_drop(codec.message)
+    free(codec)
+
+
+cdef bint message_add(Block **slot, WsParser *parser, const WsEvent *event) noexcept nogil:
+    """Adds a run to the message in a slot, behind room for a header.
+
+    False: it is not UTF-8, or, if the slot is NULL then, memory is out.
+    """
+    cdef Block *message = slot[0]
+    cdef Block *grown
+    cdef size_t need
+    if message == NULL:
+        message = block_new(WS_HEAD_MOST + event.n)
+        if message == NULL:
+            return False
+        message.size = WS_HEAD_MOST
+    need = message.size + event.n
+    if need > message.room:
+        # Doubled, but no further than announced: memory follows what has come, not what a header claims.
+        grown = block_grown(message, max(need, min(2 * need, WS_HEAD_MOST + <size_t>event.total)))
+        if grown == NULL:
+            block_drop(message)
+            slot[0] = NULL
+            return False
+        message = grown
+    slot[0] = message
+    if not ws_take(parser, event, message.data + message.size):
+        return False
+    message.size = need
+    return True
+
+
+cdef void ws_control(App *a, Conn *c, WsParser *parser, const WsEvent *event) noexcept nogil:
+    """Ping, pong or close (RFC 6455 section 5.5)."""
+    cdef uint8_t[WS_CONTROL_MOST] payload
+    cdef uint8_t *to
+    cdef size_t head
+    cdef int code
+    if event.opcode == WS_PONG:
+        return
+    ws_take(parser, event, payload)
+    if event.opcode == WS_PING:
+        if c.state != WEBSOCKET_CLOSING:
+            to = conn_room(a.r, c, WS_HEAD_MOST + event.n)
+            head = ws_head(to, WS_PONG, event.n)
+            memcpy(to + head, payload, event.n)
+            conn_wrote(a.r, head + event.n)
+        return
+    code = ws_close_code(payload, event.n)
+    if code < 0:
+        ws_fail(a, c, -code)
+        return
+    if route_of(a, c).handler != NULL:
+        py_close_came(c, code, payload, event.n)
+    if c.state != WEBSOCKET_CLOSING:
+        ws_close(a, c, code)
+    conn_finish(a.r, c, False)
+
+
+cdef void ws_close(App *a, Conn *c, int code) noexcept nogil:
+    """Sends a Close frame in the visitor's visit; WS_NO_STATUS: an empty one. The peer's is awaited from now on."""
+    cdef uint8_t *to = conn_room(a.r, c, WS_HEAD_MOST + 2)
+    cdef size_t n = 0 if code == WS_NO_STATUS else 2
+    conn_wrote(a.r, ws_head(to, WS_CLOSE, n) + n)
+    if n:
+        store_be16(to + 2, code)
+    closing(a, c)
+
+
+cdef void closing(App *a, Conn *c) noexcept nogil:
+    """Our Close is on its way: nothing is sent after it, and of what comes only the peer's Close counts."""
+    c.state = WEBSOCKET_CLOSING
+    conn_hold(a.r, c, False)
+    conn_deadline(a.r, c, a.close_timer)
+
+
+cdef void ws_fail(App *a, Conn *c, int code) noexcept nogil:
+    """Fails the connection (RFC 6455 section 7.1.7): our Close, unless one is on its way already, and the end."""
+    if route_of(a, c).handler != NULL:
+        py_failing(c, code)
+    if c.state != WEBSOCKET_CLOSING:
+        ws_close(a, c, code)
+    conn_finish(a.r, c, True)
+
+
+# ---- messages to visitors ----
+
+cdef Block *frame_new(uint8_t opcode, const void *bytes, size_t n) noexcept nogil:
+    """A whole frame, to be shared by all who get it; NULL: memory is out."""
+    cdef Block *frame = block_new(WS_HEAD_MOST + n)
+    if frame != NULL:
+        frame.size = ws_head(frame.data, opcode, n)
+        memcpy(frame.data + frame.size, bytes, n)
+        frame.size += n
+    return frame
+
+
+cdef void frame_send(App *a, Conn *c, Block *frame, uint32_t tag) noexcept nogil:
+    """Sends a data frame to a visitor, unless its backlog is full and the route has it otherwise. NULL: memory was out."""
+    cdef Route *route = route_of(a, c)
+    cdef size_t backlog = conn_backlog(c)
+    if c.state == WEBSOCKET_CLOSING or conn_ending(c):
+        return
+    if frame == NULL:
+        conn_close(a.r, c)
+        return
+    if backlog and backlog + frame.size > route.max_backlog:
+        # All of it may be of this very turn, and nobody slow.
+        conn_push(a.r, c)
+        if c.flags & CLOSED:
+            return
+        backlog = conn_backlog(c)
+    if backlog and backlog + frame.size > route.max_backlog:
+        if route.when_slow == SLOW_DROP_NEWEST:
+            route.dropped += 1
+            return
+        if route.when_slow == SLOW_CLOSE:
+            route.closed_slow += 1
+            route.dropped += 1 + conn_drop(a.r, c, 0, 0)
+            if route.handler != NULL:
+                py_failing(c, WS_TRY_AGAIN_LATER)
+            close_post(a, c, WS_TRY_AGAIN_LATER, NULL, 0)
+            conn_finish(a.r, c, True)
+            return
+        route.dropped += conn_drop(a.r, c, 0, route.max_backlog - min(frame.size, route.max_backlog))
+    elif backlog and route.when_slow == SLOW_LATEST and tag >= TAG_TOPIC and c.timer == a.r.stall_timer:
+        route.dropped += conn_drop(a.r, c, tag, 0)
+    if c.extra == 0:
+        conn_post(a.r, c, frame, 0, frame.size, tag)
+        return
+    frame = pack(a, c, frame)
+    if frame == NULL:
+        conn_close(a.r, c)
+        return
+    conn_post(a.r, c, frame, 0, frame.size, tag)
+    block_drop(frame)
+
+
+cdef void close_post(App *a, Conn *c, int code, const uint8_t *reason, size_t n) noexcept nogil:
+    """ws_close at any time, with a reason of up to 123 bytes of UTF-8."""
+    cdef uint8_t[WS_CONTROL_MOST] payload
+    cdef Block *frame
+    if c.state == WEBSOCKET_CLOSING or conn_ending(c):
+        return
+    store_be16(payload, code)
+    if n:
+        memcpy(payload + 2, reason, n)
+    frame = frame_new(WS_CLOSE, payload, 2 + n)
+    if frame == NULL:
+        conn_close(a.r, c)
+        return
+    conn_post(a.r, c, frame, 0, frame.size, 0)
+    block_drop(frame)
+    closing(a, c)
+
+
+cdef size_t publish(App *a, Slice name, Block *frame, uint64_t sender) noexcept nogil:
+    """Sends a frame to all who are subscribed, but for the sender; returns how many they are."""
+    cdef Topic *topic = topics_find(&a.topics, name)
+    cdef uint32_t i
+    cdef size_t count = 0
+    cdef Conn *c
+    if topic == NULL:
+        return 0
+    a.packing = frame
+    for i in range(topic.count):
+        if i + 4 < topic.count:
+            prefetch(&a.r.table[topic.members[i + 4].who])
+        c = &a.r.table[topic.members[i].who]
+        if sender and handle_of(a.r, c) == sender:
+            continue
+        frame_send(a, c, frame, TAG_TOPIC + topic.id)
+        count += 1
+    a.packing = NULL
+    for i in range(WINDOW_MOST + 1):
+        block_drop(a.packed[i])
+        a.packed[i] = NULL
+    return count
+
+
+cdef void command_run(App *a, const Command *command) noexcept nogil:
+    """Does what another thread asked for, if its visitor is still there."""
+    cdef Conn *c = conn_of(a.r, command.handle) if command.handle else NULL
+    cdef Slice topic = Slice(NULL, 0)
+    if command.topic != NULL:
+        topic = Slice(&command.topic.data[0], command.topic.size)
+    if command.kind == COMMAND_PUBLISH:
+        publish(a, topic, command.frame, command.handle)
+    elif c == NULL:
+        return
+    elif command.kind == COMMAND_SEND:
+        frame_send(a, c, command.frame, TAG_MESSAGE)
+    elif command.kind == COMMAND_CLOSE:
+        close_post(a, c, load_be16(command.frame.data), command.frame.data + 2, command.frame.size - 2)
+    elif command.kind == COMMAND_PING:
+        if c.state != WEBSOCKET_CLOSING:
+            conn_post(a.r, c, command.frame, 0, command.frame.size, 0)
+    elif command.kind == COMMAND_HOLD:
+        conn_hold(a.r, c, c.state != WEBSOCKET_CLOSING)
+    elif command.kind == COMMAND_LET_GO:
+        conn_hold(a.r, c, False)
+    else:
+        # Topics change under the GIL only, so that whoever holds it may read them.
+        with gil:
+            if command.kind == COMMAND_SUBSCRIBE:
+                topics_subscribe(&a.topics, <uint32_t>command.handle, topic)
+            else:
+                topics_unsubscribe(&a.topics, <uint32_t>command.handle, topic)
+
+
+cdef bint command_add(App *a, CommandKind kind, uint64_t handle, Block *topic, Block *frame) noexcept nogil:
+    """Asks the reactor's thread to do something, and takes the blocks over. False: memory is out."""
+    cdef Command *command = <Command *>malloc(sizeof(Command))
+    cdef bint first
+    if command == NULL:
+        block_drop(topic)
+        block_drop(frame)
+        return False
+    command.next = NULL
+    command.kind, command.handle, command.topic, command.frame = kind, handle, topic, frame
+    pthread_mutex_lock(&a.lock)
+    first = a.first_command == NULL
+    if first:
+        a.first_command = command
+    else:
+        a.last_command.next = command
+    a.last_command = command
+    pthread_mutex_unlock(&a.lock)
+    if first:
+        reactor_wake(a.r)
+    return True
+
+
+# ---- into Python: the GIL is taken here and nowhere above but in ws_readable and command_run ----
+
+cdef class Request:
+    """What a client asked for when it wanted to open a WebSocket.
+
+    path (str): of the URL, unescaped. query (str): what follows its question mark, as it came. headers (dict of str to
+    str): names in lower case; the values of a name that came twice are joined by commas. cookies (dict of str to str).
+    remote (str): the peer's address, "" for a Unix-domain socket.
+    """
+
+    @property
+    def headers(self):
+        if self.fields is None:
+            self.fields = {}
+            for line in self.head.split(b"\r\n"):
+                name, _, value = line.decode("latin-1").partition(":")
+                name, value = name.lower(), value.strip(" \t")
+                self.fields[name] = f"{self.fields[name]}, {value}" if name in self.fields else value
+        return self.fields
+
+    @property
+    def cookies(self):
+        found = {}
+        for pair in self.headers.get("cookie", "").split(";"):
+            name, equals, value = pair.strip().partition("=")
+            if equals:
+                found.setdefault(name, value.strip('"'))
+        return found
+
+
+cdef Request request_new(App *a, const Conn *c):
+    cdef HttpRequest *r = &a.request
+    cdef Slice last = r.fields[r.count - 1].value
+    cdef char[64] peer
+    cdef Request request = Request.__new__(Request)
+    peer_address(<int>(c - a.r.table), peer)
+    request.remote = "" if peer[0] == c'-' else peer.decode()
+    request.path = a.path[:http_unescape(r.path, a.path)].decode("utf-8", "replace")
+    request.query = "" if r.query.n == 0 else r.query.at[:r.query.n].decode("latin-1")
+    request.head = r.fields[0].name.at[:last.at + last.n - r.fields[0].name.at]
+    return request
+
+
+cdef void *py_upgrade(App *a, Conn *c, Route *route, Slice *protocol) noexcept nogil:
+    """Asks the handler. A new WebSocket with a reference for the connection, or NULL: then an answer is written.
+
+    protocol: the subprotocol that was negotiated; what the handler chooses in its place.
+    """
+    with gil:
+        try:
+            return websocket_new(a, c, route, protocol)
+        except BaseException as error:
+            py_raised(a, error, "on_upgrade")
+            answer_status(a, c, 500, b"")
+            return NULL
+
+
+cdef void *websocket_new(App *a, Conn *c, Route *route, Slice *protocol) except? NULL:
+    cdef WebSocket ws = WebSocket.__new__(WebSocket)
+    cdef Py_ssize_t n
+    cdef const char *text
+    ws.handler = <Handler>route.handler
+    ws.request = request_new(a, c)
+    verdict = None if ws.handler.on_upgrade is None else ws.handler.on_upgrade(ws.request)
+    if isinstance(verdict, Reject):
+        py_reject(a, c, verdict)
+        return NULL
+    if verdict is None:
+        ws.subprotocol = protocol.at[:protocol.n].decode() if protocol.n else None
+    elif isinstance(verdict, str) and verdict in ws.request.headers.get("sec-websocket-protocol", "").replace(",", " ").split():
+        ws.subprotocol = verdict
+    else:
+        raise TypeError(f"on_upgrade returned {verdict!r}: not None, c1m.Reject or a subprotocol that the client offers")
+    if ws.subprotocol is not None:
+        text = PyUnicode_AsUTF8AndSize(ws.subprotocol, &n)
+        protocol[0] = Slice(<const uint8_t *>text, n)
+    ws.site = <Site>a.site
+    ws.route = route
+    ws.handle = handle_of(a.r, c)
+    ws.code = WS_ABNORMAL
+    Py_INCREF(ws)
+    return <void *>ws
+
+
+cdef py_reject(App *a, Conn *c, verdict):
+    cdef bytes fields = verdict.fields, body = verdict.body
+    cdef uint8_t *to = head_begin(a, c, verdict.status, len(fields) + len(body))
+    to = put_text(put(to, <const uint8_t *>fields, len(fields)), b"Content-Type: text/plain; charset=utf-8\r\n")
+    head_end(a, put(put_length(a, to, len(body)), <const uint8_t *>body, len(body)))
+
+
+cdef void py_opened(App *a, Conn *c, Codec *codec) noexcept nogil:
+    with gil:
+        ws = <WebSocket>c.cold
+        ws.codec = codec
+        ws.open = True
+        if ws.handler.on_open is not None:
+            py_call(a, c, ws, ws.handler.on_open, ())
+
+
+cdef void py_message(App *a, Conn *c, uint8_t opcode, const uint8_t *bytes, size_t n) noexcept nogil:
+    """A whole message for the handler: str for text, which is known to be UTF-8, bytes for binary."""
+    with gil:
+        ws = <WebSocket>c.cold
+        a.messages += 1
+        if ws.handler.on_message is None:
+            return
+        try:
+            if opcode == WS_TEXT:
+                message = PyUnicode_DecodeUTF8(<const char *>bytes, n, NULL)
+            else:
+                message = PyBytes_FromStringAndSize(<const char *>bytes, n)
+            if ws.handler.spawn is None:
+                ws.handler.on_message(ws, message)
+            else:
+                ws.handler.spawn(ws, ws.handler.on_message, (message,))
+        except BaseException as error:
+            py_failed(a, c, ws, error)
+
+
+cdef void py_drained(App *a, Conn *c) noexcept nogil:
+    with gil:
+        ws = <WebSocket>c.cold
+        c.flags &= ~WANTS_DRAIN
+        waiters_wake(ws)
+        if ws.handler.on_drain is not None:
+            py_call(a, c, ws, ws.handler.on_drain, ())
+
+
+cdef void py_close_came(Conn *c, uint16_t code, const uint8_t *payload, size_t n) noexcept nogil:
+    """Notes what the peer's Close says."""
+    with gil:
+        ws = <WebSocket>c.cold
+        try:
+            ws.code = code
+            ws.reason = payload[2:n].decode() if n > 2 else ""
+        except BaseException:
+            ws.reason = ""
+
+
+cdef void py_failing(Conn *c, int code) noexcept nogil:
+    """Notes the code with which we end a connection, for on_close."""
+    with gil:
+        ws = <WebSocket>c.cold
+        if ws.code == WS_ABNORMAL:
+            ws.code = code
+
+
+cdef void py_closed(App *a, Conn *c) noexcept nogil:
+    """The connection is gone: the handler hears of it, and the WebSocket is nobody's but the user's."""
+    with gil:
+        ws = <WebSocket>c.cold
+        topics_leave(&a.topics, <uint32_t>ws.handle)
+        c.cold = NULL
+        ws.handle = 0
+        block_drop(ws.message)
+        codec_free(ws.codec)
+        ws.message, ws.codec = NULL, NULL
+        waiters_wake(ws)
+        if ws.open and (ws.handler.on_close is not None or ws.handler.spawn is not None):
+            try:
+                if ws.handler.spawn is None:
+                    ws.handler.on_close(ws, <int>ws.code, ws.reason or "")
+                else:
+                    ws.handler.spawn(ws, ws.handler.on_close, (<int>ws.code, ws.reason or ""))
+            except BaseException as error:
+                py_raised(a, error, "on_close")
+        Py_DECREF(ws)
+
+
+cdef py_call(App *a, Conn *c, WebSocket ws, function, tuple arguments):
+    """Calls a handler's method."""
+    try:
+        if ws.handler.spawn is None:
+            function(ws, *arguments)
+        else:
+            ws.handler.spawn(ws, function, arguments)
+    except BaseException as error:
+        py_failed(a, c, ws, error)
+
+
+cdef py_failed(App *a, Conn *c, WebSocket ws, error):
+    """A handler raised: its connection closes with 1011, and no other."""
+    py_raised(a, error, "WebSocket handler")
+    py_failing(c, WS_INTERNAL_ERROR)
+    close_post(a, c, WS_INTERNAL_ERROR, NULL, 0)
+    conn_finish(a.r, c, True)
+
+
+cdef py_raised(App *a, error, where):
+    """Logs what a handler raised; what is meant to end the program ends the server, and run() raises it."""
+    site = <Site>a.site
+    if isinstance(error, (KeyboardInterrupt, SystemExit)):
+        site.raised = error
+        site.stop()
+    else:
+        try:
+            log.error("%s raised", where, exc_info=error)
+        except BaseException:
+            pass                 # a log handler that fails must not stop the server
+
+
+cdef waiters_wake(WebSocket ws):
+    waiters, ws.waiters = ws.waiters, None
+    for waiter in waiters or ():
+        if not waiter.done():
+            waiter.set_result(None)
+
+
+cdef Block **message_of(App *a, Conn *c) noexcept nogil:
+    """Where the message that a visitor is sending is put together."""
+    if route_of(a, c).handler == NULL:
+        return &(<Codec *>c.cold).message if c.extra & OWN_STREAMS else <Block **>&c.cold
+    with gil:                    # held already: see ws_readable
+        return &(<WebSocket>c.cold).message
+
+
+cdef Codec *codec_of(App *a, Conn *c) noexcept nogil:
+    """A visitor's own streams, or NULL."""
+    if not c.extra & OWN_STREAMS:
+        return NULL
+    if route_of(a, c).handler == NULL:
+        return <Codec *>c.cold
+    with gil:
+        return (<WebSocket>c.cold).codec
+
+
+cdef Subscriber *subscriber_of(void *context, uint32_t who) noexcept nogil:
+    with gil:                    # likewise: topics change under the GIL only
+        return &(<WebSocket>(<App *>context).r.table[who].cold).subscriber
+
+
+cdef void site_note(void *app, int what) noexcept nogil:
+    with gil:
+        try:
+            if what == NOTE_FULL:
+                log.error("out of file descriptors: no new connections until one closes (raise `ulimit -n`)")
+            else:
+                log.info("accepting new connections again")
+        except BaseException:
+            pass                 # a log handler that fails must not stop the server
+
+
+cdef void answer_listing(App *a, Conn *c, Slice path, Slice below) noexcept nogil:
+    """A directory without an index, as a page or as JSON."""
+    cdef int directory = files_directory(&a.files, a.answer.mount.root, below)
+    cdef int root = -1 if a.files.roots[a.answer.mount.root].follow_symlinks else a.files.roots[a.answer.mount.root].dir
+    cdef Block *page = NULL
+    cdef uint8_t *to
+    cdef bint json = http_accepts(&a.request, b"application/json")
+    a.answer.by_accept = True
+    if directory >= 0:
+        with gil:
+            try:
+                text = (<Site>a.site).listing(directory, root, path.at[:path.n], json)
+                page = block_copy(<const uint8_t *><bytes>text, len(text))
+            except BaseException:
+                log.exception("a directory could not be listed")
+        close(directory)
+        if page == NULL:
+            answer_status(a, c, 500, b"")
+            return
+    if directory == -EMFILE or directory == -ENFILE or directory == -ENOMEM:
+        answer_status(a, c, 503, b"")
+        return
+    if page == NULL:
+        answer_absent(a, c, path)
+        return
+    to = head_begin(a, c, 200, 0)
+    to = put_text(to, b"Content-Type: application/json\r\n" if json else b"Content-Type: text/html; charset=utf-8\r\n")
+    to = put_text(to, b"Cache-Control: no-cache\r\n")
+    head_end(a, put_length(a, put(to, a.answer.mount.fields.at, a.answer.mount.fields.n), page.size))
+    if a.request.method == GET:
+        conn_send(a.r, c, page, 0, page.size)
+    block_drop(page)
+
+
+# ---- a WebSocket as its handler sees it ----
+
+cdef class Sent:
+    """What send() returns where there is nothing to wait for: awaiting it is done at once."""
+
+    def __await__(self):
+        return iter(())
+
+
+cdef Sent SENT = Sent()
+
+
+cdef Block *frame_of(uint8_t opcode, message) except NULL:
+    """A frame that holds a str or any bytes-like object; opcode 0: text or binary, as the object has it."""
+    cdef Py_buffer view
+    cdef Py_ssize_t n
+    cdef const char *text
+    cdef Block *frame
+    if isinstance(message, str):
+        text = PyUnicode_AsUTF8AndSize(message, &n)
+        frame = frame_new(opcode or <uint8_t>WS_TEXT, text, n)
+    else:
+        buffer_of(message, &view)
+        frame = frame_new(opcode or <uint8_t>WS_BINARY, view.buf, view.len)
+        PyBuffer_Release(&view)
+    if frame == NULL:
+        raise MemoryError
+    return frame
+
+
+cdef buffer_of(message, Py_buffer *view):
+    try:
+        PyObject_GetBuffer(message, view, PyBUF_SIMPLE)
+    except (TypeError, BufferError):
+        raise TypeError(f"message: {type(message).__name__} is neither str nor bytes-like") from None
+
+
+cdef Block *name_of(topic) except NULL:
+    """A topic's name, as bytes of UTF-8."""
+    cdef Block *name
+    if not isinstance(topic, str):
+        raise TypeError(f"topic: {topic!r} is not a str")
+    encoded = topic.encode()
+    name = block_copy(<const uint8_t *><bytes>encoded, len(encoded))
+    if name == NULL:
+        raise MemoryError
+    return name
+
+
+cdef class WebSocket:
+    """A client's WebSocket, as handlers get it. send, ping, close, publish and the rest may be called from any thread.
+
+    request (Request): what the client asked for. subprotocol (str or None): what was agreed on. data: yours.
+    """
+
+    def __init__(self):
+        raise TypeError("a WebSocket is made by the server")
+
+    # -- sending --
+
+    def send(self, message):
+        """Sends a message: a str as text, anything bytes-like as binary. All that is sent in a turn leaves in one system call.
+
+        Returns an awaitable that is done when at most half of max_backlog waits for the client to read it; only
+        coroutines need to await it. Raises Closed, TypeError for what is no message, UnicodeEncodeError for a str with
+        lone surrogates.
+        """
+        cdef Reactor *r = self.site.app.r
+        cdef Conn *c
+        cdef Block *frame
+        cdef Py_buffer view
+        cdef Py_ssize_t n
+        cdef const char *text
+        if not reactor_is_here(r):
+            if self.handle == 0:
+                raise Closed("this WebSocket is closed")
+            self.ask(COMMAND_SEND, NULL, frame_of(0, message))
+            return SENT
+        c = self.conn()
+        # In the visit whose input it answers, a message goes where the visit's other answers are.
+        if r.visited == c and c.output == NULL and c.extra == 0:
+            if isinstance(message, str):
+                text = PyUnicode_AsUTF8AndSize(message, &n)
+                if n <= OUTBOX // 2:
+                    outbox_write(r, c, WS_TEXT, text, n)
+                    return SENT
+            else:
+                buffer_of(message, &view)
+                if view.len <= OUTBOX // 2:
+                    outbox_write(r, c, WS_BINARY, view.buf, view.len)
+                    PyBuffer_Release(&view)
+                    return SENT
+                PyBuffer_Release(&view)
+        frame = frame_of(0, message)
+        with nogil:
+            frame_send(&self.site.app, c, frame, TAG_MESSAGE)
+            block_drop(frame)
+        if self.handler.waiter is None or conn_backlog(c) <= self.route.max_backlog // 2:
+            return SENT
+        waiter = self.handler.waiter()
+        if self.waiters is None:
+            self.waiters = []
+        self.waiters.append(waiter)
+        c.flags |= WANTS_DRAIN
+        return waiter
+
+    def ping(self, data=b""):
+        """Sends a ping with up to 125 bytes (RFC 6455 section 5.5.2); its pong is taken note of and no more. Raises Closed, ValueError."""
+        cdef Block *frame
+        cdef Conn *c
+        if isinstance(data, str):
+            data = data.encode()
+        n = memoryview(data).nbytes         # len() counts the items of an array, whatever their size
+        if n > WS_CONTROL_MOST:
+            raise ValueError(f"data: {n} bytes are more than the {<int>WS_CONTROL_MOST} that a ping holds")
+        if self.handle == 0:
+            raise Closed("this WebSocket is closed")
+        if not reactor_is_here(self.site.app.r):
+            self.ask(COMMAND_PING, NULL, frame_of(WS_PING, data))
+            return
+        c = self.conn()
+        frame = frame_of(WS_PING, data)
+        conn_post(self.site.app.r, c, frame, 0, frame.size, 0)
+        block_drop(frame)
+
+    def close(self, int code=1000, str reason not None=""):
+        """Sends a Close frame (RFC 6455 section 5.5.1), once; the client has 10 seconds to answer with its own.
+
+        code: 1000 to 1003, 1007 to 1014, or 3000 to 4999. reason: up to 123 bytes of UTF-8. Raises ValueError.
+        """
+        cdef bytes text = reason.encode()
+        cdef Block *payload
+        cdef Conn *c
+        if not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
+            raise ValueError(f"code: {code} is not a close code that may be sent (RFC 6455 section 7.4)")
+        if len(text) > WS_CONTROL_MOST - 2:
+            raise ValueError(f"reason: {len(text)} bytes are more than the {WS_CONTROL_MOST - 2} that a close frame holds")
+        if self.handle == 0:
+            return
+        if reactor_is_here(self.site.app.r):
+            c = conn_of(self.site.app.r, self.handle)
+            if c != NULL:
+                close_post(&self.site.app, c, code, <const uint8_t *>text, len(text))
+            return
+        payload = block_new(2 + len(text))
+        if payload == NULL:
+            raise MemoryError
+        store_be16(payload.data, code)
+        memcpy(payload.data + 2, <const uint8_t *>text, len(text))
+        payload.size = 2 + len(text)
+        self.ask(COMMAND_CLOSE, NULL, payload)
+
+    # -- topics --
+
+    def subscribe(self, topic):
+        """From now on gets what is published to a topic (a str). Twice is once. Raises Closed, TypeError."""
+        self.subscription(COMMAND_SUBSCRIBE, topic)
+
+    def unsubscribe(self, topic):
+        """Gets it no longer. Raises Closed, TypeError."""
+        self.subscription(COMMAND_UNSUBSCRIBE, topic)
+
+    def publish(self, topic, message):
+        """Sends a message to all who are subscribed to a topic but this one. Raises Closed, TypeError."""
+        if self.handle == 0:
+            raise Closed("this WebSocket is closed")
+        self.site.publish_from(topic, message, self.handle)
+
+    # -- input --
+
+    def pause(self):
+        """Takes no more input from the client, until resume(). What it has sent waits, and then the client does."""
+        self.hold(1, True)
+
+    def resume(self):
+        """Takes input again."""
+        self.hold(1, False)
+
+    def _hold(self, bint held):
+        """pause() and resume() for whoever runs the handler's coroutines."""
+        self.hold(2, held)
+
+    def _fail(self, error):
+        """A coroutine of the handler raised."""
+        cdef Conn *c = conn_of(self.site.app.r, self.handle) if self.handle else NULL
+        if c == NULL:
+            py_raised(&self.site.app, error, "WebSocket handler")
+        else:
+            py_failed(&self.site.app, c, self, error)
+
+    # -- about it --
+
+    @property
+    def path(self):
+        return self.request.path
+
+    @property
+    def query(self):
+        return self.request.query
+
+    @property
+    def headers(self):
+        return self.request.headers
+
+    @property
+    def remote(self):
+        return self.request.remote
+
+    @property
+    def closed(self):
+        """Whether the connection has gone."""
+        return self.handle == 0
+
+    @property
+    def buffered(self):
+        """Bytes that wait for the client to read them, beside those the kernel holds."""
+        cdef Conn *c = conn_of(self.site.app.r, self.handle) if self.handle else NULL
+        return 0 if c == NULL else conn_backlog(c)
+
+    # -- underneath --
+
+    cdef Conn *conn(self) except NULL:
+        """The connection, on the reactor's thread; Closed if nothing can be sent on it."""
+        cdef Conn *c = conn_of(self.site.app.r, self.handle) if self.handle else NULL
+        if c == NULL or c.state == WEBSOCKET_CLOSING or conn_ending(c):
+            raise Closed("this WebSocket is closed")
+        return c
+
+    cdef ask(self, CommandKind kind, Block *topic, Block *frame):
+        """Has the reactor's thread do it. The blocks are taken over."""
+        if not command_add(&self.site.app, kind, self.handle, topic, frame):
+            raise MemoryError
+
+    cdef subscription(self, CommandKind kind, topic):
+        cdef Block *name
+        cdef Slice slice
+        cdef bint ok = True
+        if self.handle == 0:
+            raise Closed("this WebSocket is closed")
+        name = name_of(topic)
+        if not reactor_is_here(self.site.app.r):
+            self.ask(kind, name, NULL)
+            return
+        slice = Slice(&name.data[0], name.size)
+        if conn_of(self.site.app.r, self.handle) != NULL:
+            if kind == COMMAND_SUBSCRIBE:
+                ok = topics_subscribe(&self.site.app.topics, <uint32_t>self.handle, slice)
+            else:
+                topics_unsubscribe(&self.site.app.topics, <uint32_t>self.handle, slice)
+        block_drop(name)
+        if not ok:
+            raise MemoryError
+
+    cdef hold(self, uint8_t who, bint held):
+        """Reads no further while anyone wants it so."""
+        cdef uint8_t before = self.holds
+        cdef Conn *c
+        self.holds = before | who if held else before & ~who
+        if (before == 0) == (self.holds == 0) or self.handle == 0:
+            return
+        if not reactor_is_here(self.site.app.r):
+            self.ask(COMMAND_HOLD if held else COMMAND_LET_GO, NULL, NULL)
+            return
+        c = conn_of(self.site.app.r, self.handle)
+        if c != NULL:
+            conn_hold(self.site.app.r, c, held and c.state != WEBSOCKET_CLOSING)
+
+
+cdef inline void outbox_write(Reactor *r, Conn *c, uint8_t opcode, const void *bytes, size_t n) noexcept:
+    """A frame among the answers of the visit."""
+    cdef uint8_t *to = conn_room(r, c, WS_HEAD_MOST + n)
+    cdef size_t head = ws_head(to, opcode, n)
+    memcpy(to + head, bytes, n)
+    conn_wrote(r, head + n)
+
+
+cdef class Handler:
+
+    def __init__(self, *, on_upgrade=None, on_open=None, on_message=None, on_drain=None, on_close=None, spawn=None, waiter=None):
+        self.on_upgrade, self.on_open, self.on_message, self.on_drain, self.on_close = on_upgrade, on_open, on_message, on_drain, on_close
+        self.spawn, self.waiter = spawn, waiter
+
+
+# ---- the site as Python sees it ----
+
+cdef class Site(Loop):
+    """Document roots and WebSocket routes on a reactor.
+
+    stall_ms, head_ms, keep_ms: how long, in milliseconds, queued output may stall, a request may take to come
+    whole, a connection may idle between requests. types: media types by extension without its dot, as bytes.
+    listing: makes the page that lists a directory, as c1m.listing.page does.
+    Raises MemoryError, OSError.
+    """
+
+    def __cinit__(self, *, int64_t stall_ms, int64_t head_ms, int64_t keep_ms, dict types, listing):
+        cdef App *a = &self.app
+        self.kept = []
+        self.listing = listing
+        memset(a, 0, sizeof(App))
+        a.r = &self.r
+        a.site = <void *>self
+        if not files_init(&a.files):
+            raise MemoryError
+        a.files.default_type = Slice(b"application/octet-stream", 24)
+        for extension, name in types.items():
+            self.kept.append((extension, name))
+            if not files_type(&a.files, Slice(<bytes>extension, len(extension)), Slice(<bytes>name, len(name))):
+                raise ValueError("too many media types")
+        a.head_timer = timer_for(a.r, head_ms)
+        a.keep_timer = timer_for(a.r, keep_ms)
+        a.close_timer = timer_for(a.r, CLOSE_MS)
+        pthread_mutex_init(&a.lock, NULL)
+        if not topics_init(&a.topics, subscriber_of, a):
+            raise MemoryError
+        a.r.app = a
+        a.r.on = Upcalls(site_opened, site_readable, site_drained, site_expired, site_leaving, site_closed, site_note, site_woken)
+
+    def log_to_memory(self, bint as_json):
+        """Keeps an access log from now on, for log_take() to take away. Raises MemoryError."""
+        if self.app.log == NULL:
+            self.app.log = log_new(as_json)
+        if self.app.log == NULL:
+            raise MemoryError
+
+    def log_take(self):
+        """The lines of the access log since the last call, as bytes. Any thread may call it."""
+        return b"" if self.app.log == NULL else log_take(self.app.log)
+
+    def __dealloc__(self):
+        cdef int i, bits
+        reactor_close_all(&self.r)
+        files_free(&self.app.files)
+        for i in range(self.app.mounts_n):
+            free(self.app.mounts[i])
+        for i in range(self.app.routes_n):
+            for bits in range(WINDOW_MOST + 1):
+                if self.app.routes[i].deflaters[bits] != NULL:
+                    deflater_free(self.app.routes[i].deflaters[bits])
+            free(self.app.routes[i])
+        if self.app.inflater != NULL:
+            inflater_free(self.app.inflater)
+        topics_free(&self.app.topics)
+        site_woken(&self.app, 0)
+        pthread_mutex_destroy(&self.app.lock)
+        log_free(self.app.log)
+
+    def mount(self, bytes host, bytes prefix, path, *, index, cache, fields, origins,
+              bint listing, bint single_page, bint sidecars, bint follow_symlinks):
+        """Serves a directory below a URL prefix ("" or "/assets"), on a host or, if that is empty, on any.
+
+        index: names that stand for their directory. cache: (pattern, value of Cache-Control) pairs. fields: whole
+        header lines. origins: that may read the answers, b"*" for any. The rest as c1m.Root has it. Raises OSError, ValueError.
+        """
+        cdef App *a = &self.app
+        cdef Mount *m
+        cdef int at, root
+        if a.mounts_n == MOUNTS_MOST or len(cache) > RULES_MOST or len(origins) > ORIGINS_MOST:
+            raise ValueError(f"more than {MOUNTS_MOST} roots, {RULES_MOST} cache patterns or {ORIGINS_MOST} origins")
+        root = files_root(&a.files, os.fsencode(path), follow_symlinks)
+        if root < 0:
+            raise OSError(-root, os.strerror(-root), str(path))
+        index = [os.fsencode(name) for name in index]
+        for name in index:
+            if not files_index(&a.files, root, Slice(<bytes>name, len(name))):
+                raise ValueError("too many index names, or one that is too long")
+        self.kept.append((host, prefix, index, cache, fields, origins))
+        m = <Mount *>calloc(1, sizeof(Mount))
+        if m == NULL:
+            raise MemoryError
+        m.host = Slice(host, len(host))
+        m.prefix = Slice(prefix, len(prefix))
+        m.root = root
+        m.listing, m.single_page, m.sidecars = listing, single_page, sidecars
+        m.fields = Slice(<bytes>fields, len(fields))
+        m.room = m.fields.n + max([len(value) for _, value in cache], default=0) + max(map(len, origins), default=0)
+        for pattern, value in cache:
+            m.rules[m.rules_n] = CacheRule(<bytes>pattern, Slice(<bytes>value, len(value)))
+            m.rules_n += 1
+        m.any_origin = b"*" in origins
+        for origin in [] if m.any_origin else origins:
+            m.origins[m.origins_n] = Slice(<bytes>origin, len(origin))
+            m.origins_n += 1
+        at = a.mounts_n
+        while at > 0 and (a.mounts[at - 1].host.n != 0, a.mounts[at - 1].prefix.n) < (m.host.n != 0, m.prefix.n):
+            a.mounts[at] = a.mounts[at - 1]
+            at -= 1
+        a.mounts[at] = m
+        a.mounts_n += 1
+
+    def route(self, bytes path, Handler handler, *, uint32_t max_message, int64_t idle_ms, int64_t ping_ms,
+              size_t max_backlog, int when_slow, origins, subprotocols, int compression, int window_bits, int memory_level):
+        """Speaks WebSocket at a path, for a handler, or, where that is None, sending every message back.
+
+        ping_ms of silence bring a ping, idle_ms the end. when_slow: a Slow. compression: a Compression. Raises ValueError.
+        """
+        cdef App *a = &self.app
+        cdef uint8_t[28] accepted
+        cdef uint8_t ping = timer_for(a.r, ping_ms), pong = timer_for(a.r, idle_ms - ping_ms)
+        cdef Route *route
+        if a.routes_n == ROUTES_MOST or len(origins) > ORIGINS_MOST or len(subprotocols) > PROTOCOLS_MOST:
+            raise ValueError(f"more than {ROUTES_MOST} WebSocket routes, {ORIGINS_MOST} origins or {PROTOCOLS_MOST} subprotocols")
+        if not ping or not pong:
+            raise ValueError("too many different timeouts")
+        route = <Route *>calloc(1, sizeof(Route))
+        if route == NULL:
+            raise MemoryError
+        # OpenSSL loads and sets up some 2 MB at its first hash: not while a visitor waits.
+        ws_accept(b"dGhlIHNhbXBsZSBub25jZQ==", accepted)
+        self.kept.append((path, handler, origins, subprotocols))
+        route.path = Slice(path, len(path))
+        route.handler = NULL if handler is None else <void *>handler
+        route.max_message, route.ping_timer, route.pong_timer = max_message, ping, pong
+        route.max_backlog, route.when_slow = max_backlog, when_slow
+        route.compression = compression
+        route.deflate = DeflateSettings(compression == SHARED_COMPRESSION, window_bits, memory_level, DEFLATE_LEVEL)
+        for origin in origins:
+            route.origins[route.origins_n] = Slice(<bytes>origin, len(origin))
+            route.origins_n += 1
+        for protocol in subprotocols:
+            route.protocols[route.protocols_n] = Slice(<bytes>protocol, len(protocol))
+            route.protocols_n += 1
+        a.routes[a.routes_n] = route
+        a.routes_n += 1
+
+    def publish(self, topic, message):
+        """Sends a message to all who are subscribed to a topic. Any thread may."""
+        self.publish_from(topic, message, 0)
+
+    cdef publish_from(self, topic, message, uint64_t sender):
+        cdef Block *name = name_of(topic)
+        cdef Block *frame
+        try:
+            frame = frame_of(0, message)
+        except BaseException:
+            block_drop(name)
+            raise
+        if reactor_is_here(self.app.r):
+            with nogil:
+                publish(&self.app, Slice(&name.data[0], name.size), frame, sender)
+                block_drop(name)
+                block_drop(frame)
+        elif not command_add(&self.app, COMMAND_PUBLISH, sender, name, frame):
+            raise MemoryError
+
+    def subscribers(self, topic):
+        """How many are subscribed to a topic. Any thread may ask."""
+        cdef Block *name = name_of(topic)
+        cdef Topic *found = topics_find(&self.app.topics, Slice(&name.data[0], name.size))
+        block_drop(name)
+        return 0 if found == NULL else found.count
+
+    def run(self):
+        super().run()
+        self.reraise()
+
+    def reraise(self):
+        """Raises what a handler raised to end it all, once."""
+        raised, self.raised = self.raised, None
+        if raised is not None:
+            raise raised
+
+    def counters(self):
+        """Every counter, as a dict; sums since the start but for `connections` and `websockets`, which are now."""
+        cdef App *a = &self.app
+        return super().counters() | {
+            "requests": a.requests,
+            "answers": {f"{i}xx": a.answers[i] for i in range(1, 6)},
+            "websockets": a.websockets,
+            "upgrades": a.upgrades,
+            "messages": a.messages,
+            "cached_files": a.files.count,
+            "cached_bytes": a.files.bytes,
+            "cache_hits": a.files.hits,
+            "cache_misses": a.files.misses,
+            "routes": {
+                a.routes[i].path.at[:a.routes[i].path.n].decode(): {
+                    "dropped": a.routes[i].dropped, "closed_slow": a.routes[i].closed_slow,
+                }
+                for i in range(a.routes_n)
+            },
+            "topics": a.topics.count,
+            "log_lines_dropped": 0 if a.log == NULL else a.log.dropped,
+        }

@@ -1,0 +1,268 @@
+"""Topics: who is subscribed to what.
+
+Owns: the members of each topic and the topics of each subscriber, two arrays that point at each other by index, so
+that every operation but growth takes the same time however many there are. A subscription costs 16 bytes.
+Refuses to know: what a subscriber is (a number), what is published, and to whom it is sent.
+
+Invariants: by_id[s.topic].members[s.place] names the subscriber that holds s, and its slot is where s lies. A topic
+without members does not exist.
+"""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memcmp, memcpy, memset
+
+from c1m.buf cimport Slice, hashed
+from c1m.linux cimport getrandom
+
+
+cdef bint topics_init(Topics *t, subscriber_t subscriber_of, void *context) noexcept nogil:
+    """No topics yet. False: memory is out."""
+    memset(t, 0, sizeof(Topics))
+    # Names may be strangers' choice: a seed keeps them from choosing their bucket as well.
+    getrandom(&t.seed, sizeof(t.seed), 0)
+    t.bucket_count = 64
+    t.buckets = <Topic **>calloc(t.bucket_count, sizeof(Topic *))
+    t.subscriber_of = subscriber_of
+    t.context = context
+    return t.buckets != NULL
+
+
+cdef void topics_free(Topics *t) noexcept nogil:
+    """Frees all topics; the subscribers' lists are freed by topics_leave."""
+    cdef uint32_t i
+    for i in range(t.ids):
+        if t.by_id[i] != NULL:
+            free(t.by_id[i].members)
+            free(t.by_id[i])
+    free(t.by_id)
+    free(t.free_ids)
+    free(t.buckets)
+    memset(t, 0, sizeof(Topics))
+
+
+cdef Topic *topics_find(const Topics *t, Slice name) noexcept nogil:
+    """The topic of that name, NULL if nobody is subscribed to it."""
+    cdef uint64_t hash = hashed(name.at, name.n, t.seed)
+    cdef Topic *topic = t.buckets[hash & (t.bucket_count - 1)]
+    while topic != NULL and (topic.hash != hash or topic.name_n != name.n or memcmp(topic.name, name.at, name.n) != 0):
+        topic = topic.chain
+    return topic
+
+
+cdef bint topics_subscribe(Topics *t, uint32_t who, Slice name) noexcept nogil:
+    """Subscribes once; a second time changes nothing. False: memory is out, and nothing has changed."""
+    cdef Subscriber *s = t.subscriber_of(t.context, who)
+    cdef Topic *topic = topics_find(t, name)
+    if topic != NULL and subscription_to(t, s, topic) < s.count:
+        return True
+    if topic == NULL:
+        topic = topic_new(t, name)
+        if topic == NULL:
+            return False
+    if not subscriber_grow(s) or not topic_grow(topic):
+        if topic.count == 0:
+            topic_free(t, topic)
+        return False
+    topic.members[topic.count] = Member(who, s.count)
+    s.list[s.count] = Subscription(topic.id, topic.count)
+    topic.count += 1
+    s.count += 1
+    return True
+
+
+cdef void topics_unsubscribe(Topics *t, uint32_t who, Slice name) noexcept nogil:
+    cdef Subscriber *s = t.subscriber_of(t.context, who)
+    cdef Topic *topic = topics_find(t, name)
+    cdef uint32_t slot
+    if topic == NULL:
+        return
+    slot = subscription_to(t, s, topic)
+    if slot < s.count:
+        subscription_drop(t, s, slot)
+
+
+cdef void topics_leave(Topics *t, uint32_t who) noexcept nogil:
+    """Ends all of a subscriber's subscriptions and frees its list."""
+    cdef Subscriber *s = t.subscriber_of(t.context, who)
+    while s.count:
+        subscription_drop(t, s, s.count - 1)
+    free(s.list)
+    s.list = NULL
+    s.room = 0
+
+
+cdef uint32_t subscription_to(const Topics *t, const Subscriber *s, const Topic *topic) noexcept nogil:
+    """Which of the subscriber's subscriptions is to that topic; s.count if none is."""
+    cdef uint32_t slot = 0
+    while slot < s.count and s.list[slot].topic != topic.id:
+        slot += 1
+    return slot
+
+
+cdef void subscription_drop(Topics *t, Subscriber *s, uint32_t slot) noexcept nogil:
+    """The last of each array takes the place of what is dropped."""
+    cdef Topic *topic = t.by_id[s.list[slot].topic]
+    cdef uint32_t place = s.list[slot].place
+    cdef Member moved
+    topic.count -= 1
+    if place != topic.count:
+        moved = topic.members[topic.count]
+        topic.members[place] = moved
+        t.subscriber_of(t.context, moved.who).list[moved.slot].place = place
+    s.count -= 1
+    if slot != s.count:
+        s.list[slot] = s.list[s.count]
+        t.by_id[s.list[slot].topic].members[s.list[slot].place].slot = slot
+    if topic.count == 0:
+        topic_free(t, topic)
+
+
+cdef bint subscriber_grow(Subscriber *s) noexcept nogil:
+    cdef Subscription *grown
+    cdef uint32_t room = s.count + 2 + s.count // 4
+    if s.count < s.room:
+        return True
+    grown = <Subscription *>realloc(s.list, room * sizeof(Subscription))
+    if grown != NULL:
+        s.list = grown
+        s.room = room
+    return grown != NULL
+
+
+cdef bint topic_grow(Topic *topic) noexcept nogil:
+    cdef Member *grown
+    cdef uint32_t room = topic.count + 2 + topic.count // 4
+    if topic.count < topic.room:
+        return True
+    grown = <Member *>realloc(topic.members, room * sizeof(Member))
+    if grown != NULL:
+        topic.members = grown
+        topic.room = room
+    return grown != NULL
+
+
+cdef Topic *topic_new(Topics *t, Slice name) noexcept nogil:
+    """A topic without members, to be given one or freed. NULL: memory is out."""
+    cdef Topic *topic
+    cdef uint32_t id
+    if t.count == t.id_room and not ids_grow(t):
+        return NULL
+    if t.count >= t.bucket_count:
+        buckets_grow(t)
+    topic = <Topic *>calloc(1, sizeof(Topic) + name.n)
+    if topic == NULL:
+        return NULL
+    if t.count == t.ids:
+        id = t.ids
+        t.ids += 1
+    else:
+        id = t.free_ids[t.ids - t.count - 1]
+    topic.id = id
+    topic.hash = hashed(name.at, name.n, t.seed)
+    topic.name_n = <uint32_t>name.n
+    memcpy(topic.name, name.at, name.n)
+    topic.chain = t.buckets[topic.hash & (t.bucket_count - 1)]
+    t.buckets[topic.hash & (t.bucket_count - 1)] = topic
+    t.by_id[id] = topic
+    t.count += 1
+    return topic
+
+
+cdef void topic_free(Topics *t, Topic *topic) noexcept nogil:
+    cdef Topic **link = &t.buckets[topic.hash & (t.bucket_count - 1)]
+    while link[0] != topic:
+        link = &link[0].chain
+    link[0] = topic.chain
+    t.by_id[topic.id] = NULL
+    t.count -= 1
+    t.free_ids[t.ids - t.count - 1] = topic.id
+    free(topic.members)
+    free(topic)
+
+
+cdef bint ids_grow(Topics *t) noexcept nogil:
+    cdef uint32_t room = 2 * t.id_room + 64
+    cdef Topic **grown = <Topic **>realloc(t.by_id, room * sizeof(Topic *))
+    cdef uint32_t *spare
+    if grown == NULL:
+        return False
+    t.by_id = grown
+    spare = <uint32_t *>realloc(t.free_ids, room * sizeof(uint32_t))
+    if spare == NULL:
+        return False
+    t.free_ids = spare
+    t.id_room = room
+    return True
+
+
+cdef void buckets_grow(Topics *t) noexcept nogil:
+    """Doubles the hash table; where memory is out, chains grow instead."""
+    cdef Topic **grown = <Topic **>calloc(2 * t.bucket_count, sizeof(Topic *))
+    cdef Topic **bucket
+    cdef uint32_t i
+    if grown == NULL:
+        return
+    t.bucket_count *= 2
+    free(t.buckets)
+    t.buckets = grown
+    for i in range(t.ids):
+        if t.by_id[i] != NULL:
+            bucket = &grown[t.by_id[i].hash & (t.bucket_count - 1)]
+            t.by_id[i].chain = bucket[0]
+            bucket[0] = t.by_id[i]
+
+
+# ---- a window for tests ----
+
+cdef Subscriber *window_subscriber(void *context, uint32_t who) noexcept nogil:
+    return &(<Subscriber *>context)[who]
+
+
+cdef class Board:
+    """Topics as Python sees them, for subscribers 0 to count - 1."""
+
+    cdef Topics t
+    cdef Subscriber *subscribers
+    cdef uint32_t count
+
+    def __cinit__(self, uint32_t count):
+        self.count = count
+        self.subscribers = <Subscriber *>calloc(max(count, 1), sizeof(Subscriber))
+        if self.subscribers == NULL or not topics_init(&self.t, window_subscriber, self.subscribers):
+            raise MemoryError
+
+    def __dealloc__(self):
+        cdef uint32_t who
+        for who in range(self.count):
+            topics_leave(&self.t, who)
+        topics_free(&self.t)
+        free(self.subscribers)
+
+    def subscribe(self, uint32_t who, bytes name):
+        if not topics_subscribe(&self.t, who, Slice(name, len(name))):
+            raise MemoryError
+
+    def unsubscribe(self, uint32_t who, bytes name):
+        topics_unsubscribe(&self.t, who, Slice(name, len(name)))
+
+    def leave(self, uint32_t who):
+        topics_leave(&self.t, who)
+
+    def members(self, bytes name):
+        """The numbers of a topic's subscribers, sorted; each is checked to point back."""
+        cdef Topic *topic = topics_find(&self.t, Slice(name, len(name)))
+        cdef Subscription *s
+        cdef uint32_t i
+        if topic == NULL:
+            return []
+        for i in range(topic.count):
+            s = &self.subscribers[topic.members[i].who].list[topic.members[i].slot]
+            assert s.topic == topic.id and s.place == i
+        return sorted(topic.members[i].who for i in range(topic.count))
+
+    def topic_count(self):
+        return self.t.count
+
+
+assert sizeof(Member) + sizeof(Subscription) == 16

@@ -1,0 +1,390 @@
+"""RFC 6455, the WebSocket protocol: frames in, frames out, the handshake's key. No I/O.
+
+Owns: the frame grammar, masking, fragmentation, message size, UTF-8, close codes, the accept key.
+Refuses to know: HTTP, sockets, timers, handlers.
+
+Drive it so:
+
+    used = ws_next(parser, limit, bytes, n, &event)
+    WS_MORE      keep bytes[used:] and come back with more behind them
+    WS_DATA      ws_take(parser, &event, to): the run's payload, unmasked and, if text, checked, lands in `to`
+    WS_CONTROL   the same; a close frame's payload then goes through ws_close_code
+    WS_FAIL      send a close frame with event.code; nothing that follows means anything
+
+Invariants: a WsParser is 16 bytes. Every WS_DATA and WS_CONTROL event is taken before the next call of
+ws_next. Runs depend on how the bytes were cut; what they add up to, and where a fault is found, does not.
+
+Strictness:
+  RSV1-3 set                           5.2   1002, but RSV1 with WS_DEFLATE at the head of a data message
+                                             (RFC 7692 6.1)
+  opcode 3-7, B-F                      5.2   1002
+  client frame not masked              5.1   1002
+  server frame masked                  5.1   1002 (in the client role)
+  control frame over 125 bytes         5.5   1002
+  control frame without FIN            5.5   1002
+  control frame amid a message         5.4   delivered at once
+  continuation with nothing to continue 5.4  1002
+  new message inside a message         5.4   1002
+  length longer than it need be        5.2   1002
+  length with its top bit set          5.2   1002
+  message over the limit               7.4.1 1009, at the header that announces it
+  text that is not UTF-8               8.1   1007, at the first byte that cannot be right
+  text that ends inside a character    8.1   1007
+  close payload of one byte            5.5.1 1002
+  close code 1004-1006, 1015, 0-999, 1016-2999, 5000 and up  7.4  1002
+  close reason that is not UTF-8       5.5.1 1007
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from c1m.buf cimport ALNUM, CLASS, TOP_BITS, Block, block_copy, block_drop, block_new, load32, load64, load_be16, load_be64, store64
+
+cdef extern from "openssl/sha.h" nogil:
+    unsigned char *SHA1(const unsigned char *bytes, size_t n, unsigned char *out) noexcept nogil
+
+cdef extern from *:
+    """
+    /* UTF-8 (RFC 3629 section 4) as an automaton. A state says what may come next, and is numbered by where
+       its successor stands in a byte's row: next = row[byte] >> state & 63. The states after E0, ED, F0 and F4
+       are apart because their second byte is confined to a part of 80..BF. */
+    enum { U_START = 0, U_BAD = 6, U_ONE = 12, U_TWO = 18, U_THREE = 24, U_E0 = 30, U_ED = 36, U_F0 = 42, U_F4 = 48 };
+    #define U_ROW(start, one, two, three, e0, ed, f0, f4) ( \
+        (unsigned long long)(start) << U_START | (unsigned long long)U_BAD << U_BAD | \
+        (unsigned long long)(one) << U_ONE | (unsigned long long)(two) << U_TWO | \
+        (unsigned long long)(three) << U_THREE | (unsigned long long)(e0) << U_E0 | \
+        (unsigned long long)(ed) << U_ED | (unsigned long long)(f0) << U_F0 | (unsigned long long)(f4) << U_F4)
+    #define U_LEAD(next) U_ROW(next, U_BAD, U_BAD, U_BAD, U_BAD, U_BAD, U_BAD, U_BAD)
+    static const unsigned long long c1m_utf8[256] = {
+        [0x00 ... 0x7F] = U_LEAD(U_START),
+        [0x80 ... 0x8F] = U_ROW(U_BAD, U_START, U_ONE, U_TWO, U_BAD, U_ONE, U_BAD, U_TWO),
+        [0x90 ... 0x9F] = U_ROW(U_BAD, U_START, U_ONE, U_TWO, U_BAD, U_ONE, U_TWO, U_BAD),
+        [0xA0 ... 0xBF] = U_ROW(U_BAD, U_START, U_ONE, U_TWO, U_ONE, U_BAD, U_TWO, U_BAD),
+        [0xC0 ... 0xC1] = U_LEAD(U_BAD), [0xC2 ... 0xDF] = U_LEAD(U_ONE),
+        [0xE0] = U_LEAD(U_E0), [0xE1 ... 0xEC] = U_LEAD(U_TWO), [0xED] = U_LEAD(U_ED), [0xEE ... 0xEF] = U_LEAD(U_TWO),
+        [0xF0] = U_LEAD(U_F0), [0xF1 ... 0xF3] = U_LEAD(U_THREE), [0xF4] = U_LEAD(U_F4), [0xF5 ... 0xFF] = U_LEAD(U_BAD),
+    };
+    """
+    enum:
+        U_START, U_BAD
+    const uint64_t[256] UTF8_ROW "c1m_utf8"
+
+cdef enum:
+    FIN = 0x80                   # first byte of a header, RFC 6455 section 5.2
+    RSV = 0x70
+    MASK = 0x80                  # second byte
+    IN_FRAME = 0x01              # WsParser.frame: payload of a frame is still to come; FIN beside it
+
+
+# ---- frames in ----
+
+cdef void ws_start(WsParser *p, uint8_t role) noexcept nogil:
+    """Ready for the first byte after the handshake."""
+    memset(p, 0, sizeof(WsParser))
+    p.role = role
+
+
+cdef size_t ws_next(WsParser *p, size_t limit, uint8_t *bytes, size_t n, WsEvent *event) noexcept nogil:
+    """Finds the next event in bytes[:n] and returns how many bytes it took up (0 with WS_MORE and WS_FAIL).
+
+    limit: the longest message allowed, in bytes, below 2**31.
+    """
+    cdef size_t head = 0
+    event.first = False
+    if not p.frame & IN_FRAME:
+        head = frame_begin(p, limit, bytes, n, event)
+        if head == 0 or event.kind == WS_CONTROL:
+            return head
+    elif n == 0:
+        event.kind = WS_MORE
+        return 0
+    event.kind = WS_DATA
+    event.opcode = p.message & 0x0f
+    event.compressed = p.message & WS_RSV1 != 0
+    event.at = bytes + head
+    event.n = min(n - head, <size_t>p.left)
+    event.key = p.key
+    event.total = p.size
+    event.last = False
+    p.left -= <uint32_t>event.n
+    if p.left:
+        p.key = key_turned(p.key, event.n)
+        return head + event.n
+    if p.frame & FIN:
+        event.last = True
+        p.message = 0
+        p.size = 0
+    p.frame = 0
+    return head + event.n
+
+
+cdef size_t frame_begin(WsParser *p, size_t limit, uint8_t *bytes, size_t n, WsEvent *event) noexcept nogil:
+    """Reads a frame's header; a control frame with its payload. Returns the bytes taken, 0 for WS_MORE and WS_FAIL."""
+    cdef uint8_t opcode
+    cdef uint64_t length
+    cdef size_t head = 2
+    event.kind = WS_MORE
+    if n == 0:
+        return 0
+    opcode = bytes[0] & 0x0f
+    if bytes[0] & RSV and (bytes[0] & RSV != WS_RSV1 or not p.role & WS_DEFLATE or opcode == WS_CONTINUATION or opcode >= WS_CLOSE):
+        return fail(event, WS_PROTOCOL_ERROR)
+    if opcode >= WS_CLOSE:
+        if opcode > WS_PONG or not bytes[0] & FIN:
+            return fail(event, WS_PROTOCOL_ERROR)
+    elif opcode > WS_BINARY or (opcode == WS_CONTINUATION) != (p.message != 0):
+        return fail(event, WS_PROTOCOL_ERROR)
+    if n < 2:
+        return 0
+    if ((bytes[1] & MASK) != 0) == (p.role & WS_CLIENT != 0):
+        return fail(event, WS_PROTOCOL_ERROR)
+    length = bytes[1] & 0x7f
+    if opcode >= WS_CLOSE and length > WS_CONTROL_MOST:
+        return fail(event, WS_PROTOCOL_ERROR)
+    if length == 126:
+        head = 4
+        if n < head:
+            return 0
+        length = load_be16(bytes + 2)
+        if length < 126:
+            return fail(event, WS_PROTOCOL_ERROR)
+    elif length == 127:
+        head = 10
+        if n < head:
+            return 0
+        length = load_be64(bytes + 2)
+        if length < 65536 or length >> 63:
+            return fail(event, WS_PROTOCOL_ERROR)
+    if (bytes[0] | p.message) & WS_RSV1:
+        limit += (limit >> 10) + 64      # what does not compress grows a little: deflate's stored blocks
+    if opcode < WS_CLOSE and length > limit - p.size:
+        return fail(event, WS_TOO_BIG)
+    event.key = 0
+    if not p.role & WS_CLIENT:
+        if n < head + 4:
+            return 0
+        event.key = load32(bytes + head)
+        head += 4
+    if opcode >= WS_CLOSE:
+        if n < head + length:
+            return 0
+        event.kind = WS_CONTROL
+        event.opcode = opcode
+        event.at = bytes + head
+        event.n = length
+        return head + length
+    if opcode != WS_CONTINUATION:
+        event.first = True
+        p.message = opcode | (bytes[0] & WS_RSV1)
+        p.utf8 = U_START
+    p.size += <uint32_t>length
+    p.left = <uint32_t>length
+    p.key = event.key
+    p.frame = IN_FRAME | (bytes[0] & FIN)
+    return head
+
+
+cdef inline size_t fail(WsEvent *event, uint16_t code) noexcept nogil:
+    event.kind = WS_FAIL
+    event.code = code
+    return 0
+
+
+cdef inline uint32_t key_turned(uint32_t key, size_t n) noexcept nogil:
+    """The key as it lies n bytes further on."""
+    cdef uint8_t[8] twice
+    memcpy(twice, &key, 4)
+    memcpy(twice + 4, &key, 4)
+    return load32(twice + (n & 3))
+
+
+cdef bint ws_take(WsParser *p, const WsEvent *event, uint8_t *to) noexcept nogil:
+    """Unmasks the event's payload to `to` (which may be event.at). False: it is text and not UTF-8, fail with 1007."""
+    cdef uint64_t seen = unmask(event.at, event.n, event.key, to)
+    if event.kind != WS_DATA or event.opcode != WS_TEXT or event.compressed:
+        return True
+    if p.utf8 != U_START or seen & TOP_BITS:
+        p.utf8 = utf8_run(p.utf8, to, event.n)
+    return p.utf8 != U_BAD and (p.utf8 == U_START or not event.last)
+
+
+cdef inline uint64_t unmask(const uint8_t *at, size_t n, uint32_t key, uint8_t *to) noexcept nogil:
+    """XORs n bytes with the key, word by word. Returns all of the result's bytes, or-ed together."""
+    cdef uint64_t mask = key | <uint64_t>key << 32, v, seen = 0
+    cdef uint8_t tail[8]
+    cdef size_t i = 0, whole = n & ~<size_t>7
+    while i < whole:
+        v = load64(at + i) ^ mask
+        store64(to + i, v)
+        seen |= v
+        i += 8
+    if i < n:
+        memset(tail, 0, 8)
+        memcpy(tail, at + i, n - i)
+        v = load64(tail) ^ mask
+        memcpy(to + i, &v, n - i)
+        memcpy(tail, &v, n - i)          # what lies behind the payload stays zero and is not seen as text
+        seen |= load64(tail)
+    return seen
+
+
+cdef inline uint8_t utf8_run(uint8_t state, const uint8_t *p, size_t n) noexcept nogil:
+    """The state after n more bytes; U_BAD is for good."""
+    cdef const uint8_t *end = p + n
+    cdef uint64_t row = state
+    while p < end:
+        if row == U_START:
+            while end - p >= 8 and not load64(p) & TOP_BITS:
+                p += 8
+            if p == end:
+                break
+        row = UTF8_ROW[p[0]] >> row & 63
+        p += 1
+    return <uint8_t>row
+
+
+cdef bint ws_text_ok(const uint8_t *bytes, size_t n) noexcept nogil:
+    """Whether n bytes are UTF-8."""
+    return utf8_run(U_START, bytes, n) == U_START
+
+
+cdef int ws_close_code(const uint8_t *payload, size_t n) noexcept nogil:
+    """The code of a close frame's unmasked payload, WS_NO_STATUS if it has none; negated, the code to fail with."""
+    cdef int code
+    if n == 0:
+        return WS_NO_STATUS
+    if n == 1:
+        return -WS_PROTOCOL_ERROR
+    code = load_be16(payload)
+    if not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
+        return -WS_PROTOCOL_ERROR
+    if utf8_run(U_START, payload + 2, n - 2) != U_START:
+        return -WS_INVALID_PAYLOAD
+    return code
+
+
+# ---- the handshake's key ----
+
+cdef bint ws_key_ok(const uint8_t *key, size_t n) noexcept nogil:
+    """Whether a Sec-WebSocket-Key is the base64 of 16 bytes (RFC 6455 section 4.1)."""
+    cdef size_t i
+    if n != 24 or key[22] != c'=' or key[23] != c'=':
+        return False
+    for i in range(22):
+        if not (CLASS[key[i]] & ALNUM or key[i] == c'+' or key[i] == c'/'):
+            return False
+    return True
+
+
+cdef void ws_accept(const uint8_t *key, uint8_t *to) noexcept nogil:
+    """Writes the 28 characters of Sec-WebSocket-Accept for a key that is ok (RFC 6455 section 4.2.2)."""
+    cdef uint8_t text[60]
+    cdef uint8_t digest[21]
+    cdef const char *letters = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    cdef uint32_t three
+    cdef int i, j
+    memcpy(text, key, 24)
+    memcpy(text + 24, b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11", 36)
+    SHA1(text, 60, digest)
+    digest[20] = 0
+    for i in range(7):
+        three = <uint32_t>digest[3 * i] << 16 | <uint32_t>digest[3 * i + 1] << 8 | digest[3 * i + 2]
+        for j in range(4):
+            to[4 * i + j] = letters[three >> (18 - 6 * j) & 63]
+    to[27] = c'='
+
+
+# ---- a window for tests and fuzzers ----
+
+cdef class Parser:
+    """The parser as Python sees it: feed(bytes) returns the events they complete."""
+
+    cdef WsParser state
+    cdef size_t limit
+    cdef bytes kept
+
+    def __cinit__(self, size_t limit=1 << 20, bint client=False, bint deflate=False):
+        ws_start(&self.state, (WS_CLIENT if client else WS_SERVER) | (WS_DEFLATE if deflate else 0))
+        self.limit = limit
+        self.kept = b""
+
+    def feed(self, bytes data):
+        """A list of ("data", opcode, first, last, payload), ("control", opcode, payload) and ("fail", code)."""
+        cdef WsEvent event
+        cdef size_t used = 0, n, step
+        cdef uint8_t *bytes_in
+        cdef Block *copy
+        cdef bytes payload
+        cdef list events = []
+        data = self.kept + data
+        n = len(data)
+        # An allocation of just this size, so that a sanitizer sees a read past the end.
+        copy = block_copy(<const uint8_t *>data, n)
+        if copy == NULL:
+            raise MemoryError
+        bytes_in = copy.data
+        while True:
+            step = ws_next(&self.state, self.limit, bytes_in + used, n - used, &event)
+            if event.kind == WS_MORE:
+                break
+            if event.kind == WS_FAIL:
+                events.append(("fail", event.code))
+                break
+            used += step
+            assert used <= n
+            if not ws_take(&self.state, &event, event.at):
+                events.append(("fail", <int>WS_INVALID_PAYLOAD))
+                break
+            payload = event.at[:event.n]
+            if event.kind == WS_CONTROL:
+                events.append(("control", event.opcode, payload))
+            else:
+                events.append(("data", event.opcode, event.first, event.last, payload))
+        self.kept = data[used:]
+        block_drop(copy)
+        return events
+
+
+def accept_key(bytes key):
+    """Sec-WebSocket-Accept for a Sec-WebSocket-Key, or None if the key is not the base64 of 16 bytes."""
+    cdef uint8_t to[28]
+    if not ws_key_ok(key, len(key)):
+        return None
+    ws_accept(key, to)
+    return to[:28]
+
+
+def close_code(bytes payload):
+    """The code in a close frame's payload; negative, the code with which to fail the connection."""
+    return ws_close_code(payload, len(payload))
+
+
+def frame_head(int opcode, uint64_t n):
+    """The header of a final, unmasked frame."""
+    cdef uint8_t to[WS_HEAD_MOST]
+    return to[:ws_head(to, opcode, n)]
+
+
+def bench(bytes data, long rounds):
+    """Rounds of parsing and taking the whole frames in data, for bench/engines.py. Returns how many there were."""
+    cdef WsParser state
+    cdef WsEvent event
+    cdef size_t n = len(data), used
+    cdef uint8_t *bytes_in = <uint8_t *>data
+    cdef Block *to = block_new(n)
+    cdef long i, frames = 0
+    if to == NULL:
+        raise MemoryError
+    ws_start(&state, WS_SERVER)
+    for i in range(rounds):
+        used = 0
+        while used < n:
+            used += ws_next(&state, n, bytes_in + used, n - used, &event)
+            if event.kind == WS_MORE or event.kind == WS_FAIL or not ws_take(&state, &event, to.data):
+                raise ValueError("not whole and well-formed frames")
+            frames += 1
+    block_drop(to)
+    return frames
+
+
+assert sizeof(WsParser) == 16

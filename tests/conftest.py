@@ -1,0 +1,44 @@
+"""What all tests share."""
+
+import os
+import shutil
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# Nothing here is timed: a slow machine, or a sanitizer, must not make a test fail. In CI the examples are the
+# same on every run, so that a red build is about the change at hand.
+settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", settings.get_profile("default"), derandomize=True, database=None)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+def missing(what):
+    reason = f"{what} is not installed: nothing can be tested in a browser"
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    try:
+        from selenium import webdriver
+    except ImportError:
+        missing("selenium")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or missing("chromium")
+    chromedriver = shutil.which("chromedriver") or missing("chromedriver")
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in (
+        "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync",
+        f"--user-data-dir={tmp_path_factory.mktemp('chromium')}",
+    ):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(chromedriver))
+    driver.set_script_timeout(30)
+    yield driver
+    driver.quit()

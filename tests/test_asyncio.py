@@ -1,0 +1,467 @@
+"""`async with server`: inside asyncio's loop, and uvloop's."""
+
+import asyncio
+import collections
+import contextlib
+import logging
+import threading
+import time
+
+import pytest
+import websockets.asyncio.client
+from client import PATIENCE, WebSocket, get, handshake
+from wire import BINARY, PING, PONG, TEXT, close, frame
+
+import c1m
+
+try:
+    import uvloop
+except ImportError:
+    uvloop = None
+
+SIZE = 1 << 16
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def run(request):
+    """Runs a coroutine in a loop of that kind, for as long as a test may take."""
+    if request.param == "uvloop" and uvloop is None:
+        pytest.skip("uvloop is not installed")
+    factory = asyncio.new_event_loop if request.param == "asyncio" else uvloop.new_event_loop
+
+    def run(main):
+        with asyncio.Runner(loop_factory=factory) as runner:
+            return runner.run(asyncio.wait_for(main, 2 * PATIENCE))
+
+    return run
+
+
+def made(handler=None, root=None, path="/ws", **settings):
+    server = c1m.Server(root, ports=[0])
+    server.websocket(path, handler, **settings)
+    return server
+
+
+async def until(condition, what):
+    """Lets the loop turn until condition() is true."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        await asyncio.sleep(0.002)
+
+
+def aside(function, *arguments):
+    """A blocking client, in a thread of its own: the loop goes on serving it."""
+    return asyncio.to_thread(function, *arguments)
+
+
+async def opened(server, **settings):
+    return await aside(lambda: WebSocket(server.ports[0], **settings))
+
+
+@pytest.mark.parametrize("kind", ["built-in", "function", "coroutine function"])
+def test_echo(run, kind):
+    async def coroutine(ws, message):
+        await asyncio.sleep(0)
+        await ws.send(message)
+
+    def function(ws, message):
+        ws.send(message)
+
+    async def talk(port, i):
+        async with websockets.asyncio.client.connect(f"ws://127.0.0.1:{port}/ws") as ws:
+            for j in range(10):
+                await ws.send(f"{i} {j} " * 100)
+                await ws.send(bytes(j))
+            for j in range(10):
+                assert await ws.recv() == f"{i} {j} " * 100
+                assert await ws.recv() == bytes(j)
+
+    async def main():
+        server = made({"built-in": None, "function": function, "coroutine function": coroutine}[kind])
+        async with server:
+            await asyncio.gather(*(talk(server.ports[0], i) for i in range(20)))
+            assert server.stats()["messages"] == 400
+
+    run(main())
+
+
+def test_files_are_served_too(run, tmp_path):
+    (tmp_path / "a.txt").write_text("a" * 5_000_000)
+
+    async def main():
+        async with made(root=tmp_path) as server:
+            for _ in range(3):
+                answer = await aside(get, server.ports[0], "/a.txt")
+                assert (answer.status, answer.body) == (200, b"a" * 5_000_000)
+            assert (await aside(get, server.ports[0], "/b.txt")).status == 404
+
+    run(main())
+
+
+def test_a_connections_calls_run_one_after_another_and_those_of_many_at_once(run):
+    running, most, seen = collections.Counter(), [0], collections.defaultdict(list)
+
+    class Handler:
+        async def on_open(self, ws):
+            await self.step(ws, "open")
+
+        async def on_message(self, ws, message):
+            await self.step(ws, message)
+            await ws.send(message)
+
+        async def step(self, ws, what):
+            running[ws] += 1
+            assert running[ws] == 1
+            most[0] = max(most[0], sum(running.values()))
+            for _ in range(3):
+                await asyncio.sleep(0)
+            running[ws] -= 1
+            seen[ws].append(what)
+
+    async def talk(server, i):
+        with await opened(server) as ws:
+            await aside(ws.send, b"".join(frame(TEXT, b"%d" % j) for j in range(100)))
+            for j in range(100):
+                assert await aside(ws.message) == (TEXT, b"%d" % j)
+
+    async def main():
+        server = made(Handler())
+        async with server:
+            await asyncio.gather(*(talk(server, i) for i in range(6)))
+        assert len(seen) == 6
+        for calls in seen.values():
+            assert calls == ["open", *map(str, range(100))]
+        assert most[0] > 1
+
+    run(main())
+
+
+def test_send_resolves_once_the_client_has_read(run):
+    sent, count = [], 200
+
+    async def on_message(ws, message):
+        for i in range(count):
+            await ws.send(i.to_bytes(4, "big") * (SIZE // 4))
+            assert ws.buffered <= 4 * SIZE
+            sent.append(i)
+
+    async def main():
+        server = made(on_message, max_backlog=8 * SIZE)
+        async with server:
+            with await opened(server, receive_buffer=4096) as ws:
+                ws.send(frame(TEXT))
+                await until(lambda: server.stats()["bytes_sent"] > SIZE, "the first of it")
+                before = -1
+                while len(sent) != before:  # until it no longer comes on by itself
+                    before = len(sent)
+                    with await opened(server, opening=None) as other:
+                        for _ in range(20):
+                            await asyncio.sleep(0.001)
+                        other.send(close(1000))
+                        await aside(other.rest)
+                assert 0 < len(sent) < count
+                for i in range(count):
+                    assert await aside(ws.message) == (BINARY, i.to_bytes(4, "big") * (SIZE // 4))
+                await until(lambda: len(sent) == count, "the last of it")
+                assert server.stats()["routes"]["/ws"] == {"dropped": 0, "closed_slow": 0}
+
+    run(main())
+
+
+def test_many_tasks_may_wait_to_send_on_one_connection(run):
+    opened_ws = []
+
+    class Handler:
+        async def on_open(self, ws):
+            opened_ws.append(ws)
+
+    async def main():
+        server = made(Handler(), max_backlog=64 << 20)
+        async with server:
+            with await opened(server, receive_buffer=4096) as client:
+                await until(lambda: opened_ws, "it to open")
+                tasks = [asyncio.ensure_future(opened_ws[0].send(bytes(10 << 20))) for _ in range(6)]
+                await asyncio.sleep(0)
+                for _ in tasks:
+                    assert await aside(client.message) == (BINARY, bytes(10 << 20))
+                await asyncio.gather(*tasks)
+                waits = opened_ws[0].send(bytes(60 << 20))
+                client.reset()
+                await waits  # nor does it wait for one that has gone
+                await until(lambda: opened_ws[0].closed, "it to be gone")
+                with pytest.raises(c1m.Closed):
+                    await opened_ws[0].send("x")
+
+    run(main())
+
+
+def test_what_a_handler_awaits_is_cancelled_at_close(run):
+    events = []
+
+    class Handler:
+        async def on_message(self, ws, message):
+            try:
+                events.append(message)
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                await asyncio.sleep(0)
+                events.append("cancelled")
+                raise
+
+        async def on_close(self, ws, code, reason):
+            await asyncio.sleep(0)
+            events.append((code, reason))
+
+    async def main():
+        server = made(Handler())
+        async with server:
+            with await opened(server) as ws:
+                ws.send(frame(TEXT, b"message") + frame(TEXT, b"never begun"))
+                await until(lambda: events, "the message")
+                ws.send(close(4000, b"bye"))
+                await until(lambda: len(events) == 3, "the end")
+        assert events == ["message", "cancelled", (4000, "bye")]
+
+    run(main())
+
+
+def test_the_server_does_not_leave_before_on_close_is_done(run):
+    ended = []
+
+    class Handler:
+        async def on_close(self, ws, code, reason):
+            for _ in range(20):
+                await asyncio.sleep(0.001)
+            ended.append(code)
+
+    async def main():
+        async with made(Handler()) as server:
+            clients = [await opened(server) for _ in range(5)]
+            for ws in clients[:4]:
+                ws.reset()
+            clients[4].send(close(1000))
+        assert len(ended) == 5
+        clients[4].close()
+
+    run(main())
+
+
+def test_a_connection_that_comes_and_goes_at_once_leaves_nothing_behind(run):
+    import c1m.runner
+
+    closed = []
+
+    class Handler:
+        async def on_open(self, ws):
+            await asyncio.sleep(0)
+
+        async def on_message(self, ws, message):
+            await asyncio.sleep(0)
+
+        async def on_close(self, ws, code, reason):
+            closed.append(code)
+
+    async def main():
+        async with made(Handler()) as server:
+            for _ in range(20):
+                with await opened(server, opening=handshake() + frame(TEXT, b"x") + close(1000)) as ws:
+                    await aside(ws.rest)
+            await until(lambda: len(closed) == 20, "them to be gone")
+            runner = server._runner
+            assert isinstance(runner, c1m.runner.Runner)
+            await until(lambda: not runner._tasks and not runner._endings, "their tasks to end")
+            assert not runner._calls
+
+    run(main())
+
+
+def test_input_is_paused_while_many_calls_wait(run):
+    gate, got = asyncio.Event(), []
+
+    class Handler:
+        async def on_message(self, ws, message):
+            await gate.wait()
+            got.append(message)
+
+    async def main():
+        server = made(Handler())
+        async with server:
+            with await opened(server) as ws:
+                ws.send(b"".join(frame(TEXT, b"%d" % i) for i in range(500)) + frame(PING, b"behind them"))
+                await until(lambda: server.stats()["messages"] >= 16, "sixteen to wait")
+                with await opened(server) as other:  # and a few turns later
+                    other.send(frame(PING))
+                    assert await aside(other.frame) == (True, PONG, b"")
+                assert 16 <= server.stats()["messages"] <= 17  # one is begun
+                assert ws.silent()
+                gate.set()
+                assert await aside(ws.frame) == (True, PONG, b"behind them")
+                await until(lambda: len(got) == 500, "the rest")
+        assert got == [str(i) for i in range(500)]
+
+    run(main())
+
+
+def test_a_coroutine_that_raises_is_logged_and_harms_no_other(run, caplog):
+    closed = []
+
+    class Handler:
+        async def on_message(self, ws, message):
+            await ws.send(message)
+            if message == "raise":
+                await asyncio.sleep(0)
+                raise ZeroDivisionError("on purpose")
+
+        async def on_close(self, ws, code, reason):
+            closed.append(code)
+            raise LookupError("in on_close")
+
+    async def main():
+        async with made(Handler()) as server:
+            with await opened(server) as bad, await opened(server) as good:
+                bad.send(frame(TEXT, b"raise") + frame(TEXT, b"after"))
+                assert await aside(bad.message) == (TEXT, b"raise")
+                assert await aside(bad.closing) == 1011
+                assert await aside(bad.rest) == b""
+                assert await aside(good.echo, b"fine", TEXT) == (TEXT, b"fine")
+                bad.close()
+                await until(lambda: closed, "the bad one to be gone")
+                assert closed == [1011]
+
+    run(main())
+    assert "ZeroDivisionError: on purpose" in caplog.text
+    assert "LookupError: in on_close" in caplog.text
+    assert {record.levelno for record in caplog.records if record.name == "c1m"} == {logging.ERROR}
+
+
+@pytest.mark.parametrize("kind", ["function", "coroutine function"])
+@pytest.mark.parametrize(
+    "error", [SystemExit(3), KeyboardInterrupt()], ids=["SystemExit", "KeyboardInterrupt"]
+)
+def test_what_ends_a_program_ends_the_loop(run, kind, error):
+    def function(ws, message):
+        raise error
+
+    async def coroutine(ws, message):
+        raise error
+
+    async def main():
+        async with made(function if kind == "function" else coroutine) as server:
+            with await opened(server) as ws:
+                ws.send(frame(TEXT))
+                await asyncio.Event().wait()
+
+    with pytest.raises(type(error)):
+        run(main())
+
+
+def test_deadlines_fall_though_nothing_else_happens(run):
+    async def main():
+        server = made(idle_timeout=0.2)
+        async with server:
+            with await opened(server) as ws:
+                for _ in range(3):
+                    assert await aside(ws.frame) == (True, PING, b"")
+                    ws.send(frame(PONG))
+                assert await aside(ws.frame) == (True, PING, b"")
+                assert await aside(ws.closing) == 1011
+
+    run(main())
+
+
+def test_tasks_and_threads_may_send_and_publish_between_turns(run):
+    clients = []
+
+    class Handler:
+        async def on_open(self, ws):
+            ws.subscribe("all")
+            clients.append(ws)
+
+    async def main():
+        server = made(Handler())
+        async with server:
+            with await opened(server) as a:
+                await until(lambda: clients, "it to open")
+                for i in range(50):
+                    clients[0].send(f"sent {i}")
+                    server.publish("all", f"published {i}")
+                    await asyncio.sleep(0)
+                thread = threading.Thread(target=lambda: [server.publish("all", str(i)) for i in range(50)])
+                thread.start()
+                for i in range(50):
+                    assert await aside(a.message) == (TEXT, b"sent %d" % i)
+                    assert await aside(a.message) == (TEXT, b"published %d" % i)
+                for i in range(50):
+                    assert await aside(a.message) == (TEXT, b"%d" % i)
+                thread.join()
+                clients[0].close(4000)
+                assert await aside(a.closing) == 4000
+
+    run(main())
+
+
+def test_stop_from_a_task(run):
+    async def main():
+        server = made()
+        async with server:
+            with await opened(server) as ws:
+                asyncio.get_running_loop().call_soon(server.stop)
+                assert await aside(ws.closing) == 1001
+                ws.send(close(1001))
+                assert await aside(ws.rest) == b""
+                await until(lambda: server.stats()["connections"] == 0, "it to leave")
+        async with server:  # and again
+            assert await aside(lambda: get(server.ports[0], "/").status) == 404
+
+    run(main())
+
+
+def test_a_body_that_raises_is_not_hidden(run):
+    async def main():
+        async with made() as server:
+            with await opened(server) as ws:
+                ws.send(frame(TEXT, b"x"))
+                raise LookupError("of its own")
+
+    with pytest.raises(LookupError, match="of its own"):
+        run(main())
+
+
+def test_two_servers_in_one_loop(run):
+    async def on_message(ws, message):
+        await ws.send(message + "!")
+
+    async def main():
+        async with made(on_message) as a, made() as b:
+            with await opened(a) as one, await opened(b) as other:
+                assert await aside(one.echo, b"x", TEXT) == (TEXT, b"x!")
+                assert await aside(other.echo, b"x", TEXT) == (TEXT, b"x")
+
+    run(main())
+
+
+def test_coroutine_functions_need_a_loop():
+    async def on_message(ws, message):
+        pass
+
+    says = r"^the handler of '/ws' has coroutine functions: use `async with server`$"
+    server = made(on_message)
+    with pytest.raises(RuntimeError, match=says):
+        server.run()
+    with pytest.raises(RuntimeError, match=says), server:
+        pass
+    assert server.ports == [0]
+
+
+def test_it_runs_once_at_a_time(run):
+    async def main():
+        server = made()
+        async with server:
+            for again in (server.run, server.listen):
+                with pytest.raises(RuntimeError, match="already"):
+                    again()
+            with contextlib.ExitStack() as stack, pytest.raises(RuntimeError, match="already"):
+                stack.enter_context(server)
+
+    run(main())

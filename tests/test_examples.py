@@ -1,0 +1,128 @@
+"""Runs the examples as their readers would."""
+
+import contextlib
+import http.client
+import inspect
+import random
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from websockets.sync.client import connect, unix_connect
+
+import c1m
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+THIRTY = 30
+
+
+@contextlib.contextmanager
+def example(name, *arguments):
+    """The running example; it must end well when it is interrupted."""
+    command = [sys.executable, EXAMPLES / name, *map(str, arguments)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            yield process
+        except BaseException:
+            process.kill()
+            raise
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            assert process.wait() == 0, process.stderr.read()
+
+
+def get(port, path):
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    with contextlib.closing(connection):
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+
+
+def echoes(connection, message):
+    with connection:
+        connection.send(message)
+        return connection.recv() == message
+
+
+def port_said(process):
+    return int(re.search(r"http://127.0.0.1:(\d+)/", process.stdout.readline())[1])
+
+
+def serves(process, port, content):
+    """Waits until this port serves that content, True, or the process has ended, False."""
+    while process.poll() is None:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            if get(port, "/") == (200, content):
+                return True
+    return False
+
+
+def test_echo_on_thirty_ports(tmp_path):
+    content = random.randbytes(16).hex().encode()
+    (tmp_path / "index.html").write_bytes(content)
+    while True:
+        # Below the ports that the kernel gives to clients. Somebody else may have some of them all the same.
+        first = random.randrange(10_000, 32_000)
+        with example("echo.py", tmp_path, first) as process:
+            if not serves(process, first + THIRTY - 1, content):
+                assert "Address already in use" in process.stderr.read()
+                continue
+            for port in range(first, first + THIRTY):
+                assert get(port, "/") == (200, content)
+                assert echoes(connect(f"ws://127.0.0.1:{port}/echo"), f"to port {port}")
+            with pytest.raises(ConnectionRefusedError):
+                get(first + THIRTY, "/")
+            return
+
+
+def test_every_option():
+    with example("every_option.py", 0, 0) as process:
+        said = process.stdout.readline()
+        ports = [int(port) for port in re.search(r"\[(\d+), (\d+)\]", said).groups()]
+        for port in ports:
+            assert get(port, "/")[0] == 200
+            assert get(port, "/examples/echo.py") == (200, (EXAMPLES / "echo.py").read_bytes())
+            assert echoes(connect(f"ws://127.0.0.1:{port}/ws"), b"\0\xff")
+        assert echoes(unix_connect(said.split()[-1], uri="ws://localhost/ws"), "through a file")
+
+
+def test_chat():
+    with example("chat.py", 0) as process:
+        port = port_said(process)
+        assert b"<title>Chat</title>" in get(port, "/")[1]
+        url = f"ws://127.0.0.1:{port}/chat"
+        with connect(url) as first:
+            assert first.recv() == "welcome, guest 1"
+            with connect(url) as second:
+                assert second.recv() == "welcome, guest 2"
+                assert first.recv() == "guest 2 comes in"
+                second.send("hello")
+                assert first.recv() == second.recv() == "guest 2: hello"
+            assert first.recv() == "guest 2 leaves"
+
+
+def test_chat_that_remembers():
+    with example("chat_async.py", 0) as process:
+        port = port_said(process)
+        assert get(port, "/")[0] == 200
+        url = f"ws://127.0.0.1:{port}/ws"
+        with connect(url) as first:
+            first.send("hello")
+            said = first.recv()
+            assert said.endswith(": hello")
+            with connect(url) as second:
+                assert second.recv() == said
+
+
+@pytest.mark.parametrize("function", [c1m.Server, c1m.Root, c1m.Server.websocket])
+def test_every_option_has_them_all(function):
+    text = (EXAMPLES / "every_option.py").read_text()
+    options = [name for name, parameter in inspect.signature(function).parameters.items()
+               if parameter.default is not parameter.empty]
+    assert options
+    assert [name for name in options if f" {name}=" not in text] == []

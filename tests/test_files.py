@@ -1,0 +1,696 @@
+"""Document roots: what a path leads to, what none leads to, and for how long that is remembered."""
+
+import contextlib
+import gc
+import os
+import re
+import socket
+import subprocess
+import sys
+
+import pytest
+from client import descriptors
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from c1m.files import Roots
+
+TYPES = {"html": "text/html", "txt": "text/plain", "gz": "application/gzip"}
+CANARY = b"this is nobody's to read"
+SMALL_MOST = 32 << 10            # contents up to here are kept in memory
+FILES_MOST, BYTES_MOST, OPEN_MOST = 16384, 64 << 20, 256
+OLD_TIME = (10**18, 10**18)      # in nanoseconds: of access and change
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["openat2", "without-openat2"])
+def openat2(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """A document root with all sorts in it, beside things that are nobody's to read."""
+    top = tmp_path_factory.mktemp("tree")
+    root = top / "root"
+    for directory in (
+        "root/dir/deeper", "root/empty", "root/.hidden", "root/index/index.html", "root-beside", "outside",
+    ):
+        (top / directory).mkdir(parents=True)
+    for outside in ("canary.txt", "root-beside/canary.txt", "outside/canary.txt", "outside/index.html"):
+        (top / outside).write_bytes(CANARY)
+    for inside in (
+        "index.html", "a.txt", "dir/index.html", "dir/b.txt", "dir/deeper/c.txt",
+        ".secret", ".hidden/d.txt", "dir/.secret",
+        "sp ace.txt", "100%.txt", "q?mark.txt", "back\\slash.txt", "umläut.txt", "new\nline.txt",
+        "-dash", "~tilde", "a..txt", "dots...",
+    ):
+        (root / inside).write_bytes(inside.encode())
+    (root / "latin-\udce9.txt").write_bytes(b"latin")
+    (root / "large.txt").write_bytes(b"l" * (SMALL_MOST + 1))
+    os.mkfifo(root / "fifo")
+    with socket.socket(socket.AF_UNIX) as bound, contextlib.chdir(root):
+        bound.bind("socket")     # by its short name: a socket's path may have 107 bytes only
+    for name, target in LINKS:
+        (root / name).symlink_to(target.replace("TOP", str(top)))
+    yield root
+    (root / "fifo").unlink()
+
+
+LINKS = [
+    ("in", "a.txt"), ("in-dir", "dir"), ("dir/up", "../a.txt"), ("in-chain", "in"), ("to-hidden", ".secret"),
+    ("out", "../canary.txt"), ("out-dir", "../outside"), ("out-beside", "../root-beside/canary.txt"),
+    ("out-up", ".."), ("out-absolute", "TOP/canary.txt"), ("out-absolute-dir", "TOP/outside"),
+    ("out-chain", "out"), ("out-chain-dir", "dir/../out-dir"), ("out-far", "/etc/passwd"), ("out-all", "/"),
+    ("proc-root", "/proc/self/root"), ("proc-cwd", "/proc/self/cwd"), ("proc-fd", "/proc/self/fd/0"),
+    ("loop", "loop"), ("dangling", "nowhere"), ("fifo-link", "fifo"),
+    ("in-absolute", "TOP/root/a.txt"), ("out-and-in", "../root/a.txt"),
+]
+
+
+@pytest.fixture(scope="module")
+def roots(tree, openat2):
+    return Roots([tree], TYPES, openat2)
+
+
+def contents(found):
+    return found["contents"] if isinstance(found, dict) else found
+
+
+@pytest.mark.parametrize(("path", "expected"), [
+    (b"/", b"index.html"),
+    (b"/index.html", b"index.html"),
+    (b"/a.txt", b"a.txt"),
+    (b"/dir", "directory"),
+    (b"/dir/", b"dir/index.html"),
+    (b"/dir/b.txt", b"dir/b.txt"),
+    (b"/dir/deeper/c.txt", b"dir/deeper/c.txt"),
+    (b"/dir/deeper", "directory"),
+    (b"/dir/deeper/", None),                     # it has no index.html, and is not listed
+    (b"/empty", "directory"),
+    (b"/empty/", None),
+    (b"/index/", None),                          # its index.html is a directory
+    (b"/index/index.html", "directory"),
+    (b"/sp ace.txt", b"sp ace.txt"),
+    (b"/100%.txt", b"100%.txt"),
+    (b"/100%25.txt", None),                      # unescaping is not this module's
+    (b"/q?mark.txt", b"q?mark.txt"),
+    (b"/back\\slash.txt", b"back\\slash.txt"),
+    (b"/..\\canary.txt", None),
+    ("/umläut.txt".encode(), "umläut.txt".encode()),
+    (b"/latin-\xe9.txt", b"latin"),
+    (b"/new\nline.txt", b"new\nline.txt"),
+    (b"/-dash", b"-dash"),
+    (b"/~tilde", b"~tilde"),
+    (b"/a..txt", b"a..txt"),
+    (b"/dots...", b"dots..."),
+    (b"/nothing", None),
+    (b"/nothing/a.txt", None),
+    (b"/A.TXT", None),
+    (b"/a.txt/", None),                          # a file is no directory
+    (b"/a.txt/b", None),
+    (b"/.secret", None),
+    (b"/.hidden", None),
+    (b"/.hidden/", None),
+    (b"/.hidden/d.txt", None),
+    (b"/dir/.secret", None),
+    (b"/.", None),
+    (b"/./a.txt", None),
+    (b"/dir/./b.txt", None),
+    (b"/..", None),
+    (b"/../", None),
+    (b"/../root/a.txt", None),
+    (b"/../canary.txt", None),
+    (b"/dir/../../canary.txt", None),
+    (b"/dir/..", None),
+    (b"/dir/../a.txt", None),
+    (b"/dir/deeper/../../../canary.txt", None),
+    (b"/...", None),
+    (b"/fifo", None),                            # would hang if it waited for a writer
+    (b"/socket", None),
+])
+def test_path(roots, path, expected):
+    for _ in ("found", "remembered"):
+        assert contents(roots.find(0, path)) == expected
+
+
+@pytest.mark.parametrize(("path", "expected"), [
+    (b"/in", b"a.txt"),
+    (b"/in-chain", b"a.txt"),
+    (b"/in-dir", "directory"),
+    (b"/in-dir/", b"dir/index.html"),
+    (b"/in-dir/b.txt", b"dir/b.txt"),
+    (b"/dir/up", b"a.txt"),
+    (b"/to-hidden", b".secret"),                 # whoever links it means to show it
+    (b"/out", None),
+    (b"/out-dir", None),
+    (b"/out-dir/", None),
+    (b"/out-dir/canary.txt", None),
+    (b"/out-beside", None),                      # its directory's name begins like the root's
+    (b"/out-up", None),
+    (b"/out-up/canary.txt", None),
+    (b"/out-up/root-beside/canary.txt", None),
+    (b"/out-absolute", None),
+    (b"/out-absolute-dir", None),
+    (b"/out-absolute-dir/", None),
+    (b"/out-absolute-dir/canary.txt", None),
+    (b"/out-chain", None),
+    (b"/out-chain-dir/canary.txt", None),
+    (b"/out-far", None),
+    (b"/out-all", None),
+    (b"/out-all/etc/passwd", None),
+    (b"/proc-root/etc/passwd", None),
+    (b"/proc-cwd", None),
+    (b"/proc-fd", None),
+    (b"/loop", None),
+    (b"/dangling", None),
+    (b"/fifo-link", None),
+])
+def test_link(roots, path, expected):
+    for _ in ("found", "remembered"):
+        assert contents(roots.find(0, path)) == expected
+
+
+@pytest.mark.parametrize("path", [b"/in-absolute", b"/out-and-in", b"/out-up/root/a.txt"])
+def test_a_link_that_leaves_the_root_and_comes_back_is_refused_where_the_kernel_checks(roots, openat2, path):
+    # Without openat2 only the end of the walk is known, and that lies inside.
+    assert contents(roots.find(0, path)) == (None if openat2 else b"a.txt")
+
+
+@pytest.mark.parametrize("path", [b"/null", b"/zero", b"/full", b"/random", b"/tty", b"/fd/0", b"/stdin"])
+def test_a_device_is_not_served(openat2, path):
+    assert Roots(["/dev"], {}, openat2).find(0, path) is None
+
+
+def test_a_hard_link_is_a_file(tree, tmp_path, openat2):
+    os.link(tree / "a.txt", tmp_path / "hard.txt")
+    assert contents(Roots([tmp_path], {}, openat2).find(0, b"/hard.txt")) == b"a.txt"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_what_we_may_not_read_is_not_found(tmp_path, openat2):
+    (tmp_path / "locked.txt").write_text("locked")
+    (tmp_path / "locked.txt").chmod(0)
+    (tmp_path / "locked").mkdir()
+    (tmp_path / "locked" / "a.txt").write_text("a")
+    (tmp_path / "locked").chmod(0)
+    roots = Roots([tmp_path], {}, openat2)
+    assert roots.find(0, b"/locked.txt") is None
+    assert roots.find(0, b"/locked/a.txt") is None
+    (tmp_path / "locked").chmod(0o700)
+
+
+def test_the_root_may_be_a_link_or_the_root_of_all(tree, tmp_path, openat2):
+    (tmp_path / "link").symlink_to(tree)
+    roots = Roots([tmp_path / "link", "/"], {}, openat2)
+    assert contents(roots.find(0, b"/a.txt")) == b"a.txt"
+    assert contents(roots.find(0, b"/out")) is None
+    assert contents(roots.find(1, os.fsencode(tree / "a.txt"))) == b"a.txt"
+
+
+def test_roots_are_kept_apart(tmp_path, openat2):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "same.txt").write_text(name)
+        (tmp_path / name / f"only-{name}.txt").write_text(name)
+    roots = Roots([tmp_path / "a", tmp_path / "b"], {}, openat2)
+    for _ in ("found", "remembered"):
+        assert [contents(roots.find(root, b"/same.txt")) for root in (0, 1)] == [b"a", b"b"]
+    assert roots.find(0, b"/only-b.txt") is None
+    assert roots.find(1, b"/only-a.txt") is None
+
+
+def test_a_root_that_is_renamed_is_still_served_and_one_that_is_removed_is_empty(tmp_path, openat2):
+    (tmp_path / "before").mkdir()
+    (tmp_path / "before" / "a.txt").write_text("a")
+    roots = Roots([tmp_path / "before"], {}, openat2)
+    (tmp_path / "before").rename(tmp_path / "after")
+    assert contents(roots.find(0, b"/a.txt")) == b"a"
+    (tmp_path / "after" / "a.txt").unlink()
+    (tmp_path / "after").rmdir()
+    assert roots.find(0, b"/a.txt", 1000) is None
+    assert roots.find(0, b"/", 1000) is None
+
+
+def test_a_root_must_be_a_directory(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileNotFoundError):
+        Roots([tmp_path / "nothing"], {})
+    with pytest.raises(NotADirectoryError):
+        Roots([tmp_path / "file"], {})
+
+
+def test_there_may_be_256_roots(tmp_path):
+    assert Roots([tmp_path] * 256, {}).find(255, b"/") is None
+    with pytest.raises(OSError):
+        Roots([tmp_path] * 257, {})
+
+
+# ---- long names ----
+
+
+def deep_file(root, *sizes, name=None):
+    """Makes a file below root, at a path with components of these many bytes, too long maybe for open(2).
+
+    Returns the path; name: the file's, which is then not part of it.
+    """
+    *directories, last = ["d" * size for size in sizes] + ([] if name is None else [name])
+    at = os.open(root, os.O_PATH)
+    for directory in directories:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(directory, dir_fd=at)
+        below = os.open(directory, os.O_PATH, dir_fd=at)
+        os.close(at)
+        at = below
+    file = os.open(last, os.O_CREAT | os.O_WRONLY, dir_fd=at)
+    os.write(file, b"deep")
+    os.close(file)
+    os.close(at)
+    return "/".join(["", *directories, last if name is None else ""]).encode()
+
+
+def test_the_longest_component_is_found_and_a_longer_one_is_not(tmp_path, openat2):
+    path = deep_file(tmp_path, 255)
+    roots = Roots([tmp_path], {}, openat2)
+    assert contents(roots.find(0, path)) == b"deep"
+    assert roots.find(0, path + b"d") is None
+    assert roots.find(0, path + b"/") is None
+
+
+def test_the_longest_path_is_found_and_a_longer_one_is_not(tmp_path):
+    longest = deep_file(tmp_path, *[255] * 16)
+    roots = Roots([tmp_path], {})
+    assert len(longest) == 1 + 4095
+    assert contents(roots.find(0, longest)) == b"deep"
+    assert roots.find(0, b"/" + longest) is None
+    assert roots.find(0, longest + b"d") is None
+    assert roots.find(0, longest * 2) is None
+
+
+def test_the_name_of_the_index_counts_towards_the_length(tmp_path):
+    path = deep_file(tmp_path, *[255] * 15, 244, name="index.html")
+    roots = Roots([tmp_path], {})
+    assert len(path + b"index.html") == 1 + 4095
+    assert contents(roots.find(0, path)) == b"deep"
+    assert roots.find(0, b"/" + path) is None
+
+
+def test_without_openat2_a_path_too_long_to_be_checked_is_not_found(tmp_path):
+    unreachable = deep_file(tmp_path, *[255] * 15, 254)
+    near = deep_file(tmp_path, *[255] * 8, 254)
+    roots = Roots([tmp_path], {}, False)
+    assert roots.find(0, unreachable) is None
+    assert contents(roots.find(0, near)) == b"deep"
+
+
+# ---- what is said of a file ----
+
+
+@pytest.mark.parametrize(("name", "expected"), [
+    ("page.html", b"text/html"),
+    ("PAGE.HTML", b"text/html"),
+    ("a.b.txt", b"text/plain"),
+    ("archive.txt.gz", b"application/gzip"),
+    ("html", b"application/octet-stream"),
+    ("dot.", b"application/octet-stream"),
+    ("x.unknown", b"application/octet-stream"),
+    ("x.an-extension-longer-than-any", b"application/octet-stream"),
+    ("dir.html/plain", b"application/octet-stream"),
+])
+def test_media_type(tmp_path, name, expected):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("")
+    assert Roots([tmp_path], TYPES).find(0, f"/{name}".encode())["type"] == expected
+
+
+def test_the_index_of_a_directory_is_html(tree):
+    assert Roots([tree], TYPES).find(0, b"/dir/")["type"] == b"text/html"
+
+
+@pytest.mark.parametrize("size", [0, 1, SMALL_MOST, SMALL_MOST + 1])
+def test_size_time_and_contents(tmp_path, openat2, size):
+    data = os.urandom(size)
+    (tmp_path / "file").write_bytes(data)
+    os.utime(tmp_path / "file", ns=(0, 1234567890_987654321))
+    found = Roots([tmp_path], {}, openat2).find(0, b"/file")
+    assert found["contents"] == data
+    assert found["size"] == size
+    assert found["mtime"] == 1234567890
+    assert found["in_memory"] == (size <= SMALL_MOST)
+
+
+def test_the_etag_changes_with_size_and_time_and_nothing_else(tmp_path):
+    file = tmp_path / "file"
+    seen = []
+    for data, ns in ((b"a", 1), (b"b", 1), (b"bb", 1), (b"bb", 2), (b"bb", 1)):
+        file.write_bytes(data)
+        os.utime(file, ns=(0, 10**18 + ns))
+        seen.append(Roots([tmp_path], {}).find(0, b"/file")["etag"])
+    first, same, longer, later, again = seen
+    assert first == same != longer == again != later
+    assert all(re.fullmatch(rb'"[0-9a-f]+-[0-9a-f]+"', etag) for etag in seen)
+
+
+# ---- what stands for a directory ----
+
+
+def test_index_names_are_tried_in_turn(tmp_path, openat2):
+    for directory, names in {"both": ["index.html", "index.txt"], "one": ["index.txt"], "no": ["x"]}.items():
+        (tmp_path / directory).mkdir()
+        for name in names:
+            (tmp_path / directory / name).write_text(name)
+    roots = Roots([tmp_path], TYPES, openat2, index=["index.html", "index.txt"])
+    assert contents(roots.find(0, b"/both/")) == b"index.html"
+    assert contents(roots.find(0, b"/one/")) == b"index.txt"
+    assert roots.find(0, b"/one/")["type"] == b"text/plain"
+    assert roots.find(0, b"/no/") is None
+    assert Roots([tmp_path], TYPES, openat2, index=[]).find(0, b"/both/") is None
+
+
+def test_an_index_that_comes_first_is_seen_within_a_second(tmp_path, openat2):
+    (tmp_path / "index.txt").write_text("second")
+    roots = Roots([tmp_path], TYPES, openat2, index=["index.html", "index.txt"])
+    assert contents(roots.find(0, b"/", 5000)) == b"second"
+    (tmp_path / "index.html").write_text("first")
+    assert contents(roots.find(0, b"/", 6000)) == b"first"
+    (tmp_path / "index.html").unlink()
+    assert contents(roots.find(0, b"/", 7000)) == b"second"
+
+
+def test_well_known_is_the_one_dotted_name_that_is_served(tmp_path, openat2):
+    for directory in (".well-known", ".well-known/sub", ".well-knownx", "sub/.well-known"):
+        (tmp_path / directory).mkdir(parents=True)
+        for name in ("a.txt", ".secret"):
+            (tmp_path / directory / name).write_text(directory)
+    roots = Roots([tmp_path], TYPES, openat2)
+    assert contents(roots.find(0, b"/.well-known/a.txt")) == b".well-known"
+    assert contents(roots.find(0, b"/.well-known/sub/a.txt")) == b".well-known/sub"
+    for path in (
+        b"/.well-known/.secret", b"/.well-known/../a.txt", b"/.well-known/sub/../a.txt",
+        b"/.well-known/./a.txt", b"/.well-knownx/a.txt", b"/sub/.well-known/a.txt", b"//.well-known/a.txt",
+    ):
+        assert roots.find(0, path) is None
+
+
+# ---- encoded forms beside a file ----
+
+
+@pytest.fixture
+def encoded(tmp_path):
+    """A file with three encoded forms beside it."""
+    for name in ("a.txt", "a.txt.gz", "a.txt.br", "a.txt.zst"):
+        (tmp_path / name).write_text(name)
+        os.utime(tmp_path / name, ns=OLD_TIME)
+    return tmp_path
+
+
+def test_encoded_forms_are_found_and_have_the_type_of_the_file(encoded, openat2):
+    roots = Roots([encoded], TYPES, openat2)
+    assert roots.find(0, b"/a.txt")["sidecars"] == ["gz", "br", "zst"]
+    for form in ("gz", "br", "zst"):
+        found = roots.find(0, b"/a.txt", encoded=form)
+        assert found["contents"] == f"a.txt.{form}".encode()
+        assert found["type"] == b"text/plain"
+    assert len({roots.find(0, b"/a.txt", encoded=form)["etag"] for form in (None, "gz", "zst")}) == 3
+    assert roots.find(0, b"/a.txt.gz")["type"] == b"application/gzip"
+
+
+def test_an_encoded_form_that_is_older_than_the_file_or_no_file_does_not_count(encoded, openat2):
+    os.utime(encoded / "a.txt.gz", ns=(0, OLD_TIME[1] - 1))
+    (encoded / "a.txt.br").unlink()
+    (encoded / "a.txt.br").mkdir()
+    os.utime(encoded / "a.txt.zst", ns=(0, OLD_TIME[1] + 1))
+    roots = Roots([encoded], TYPES, openat2)
+    assert roots.find(0, b"/a.txt")["sidecars"] == ["zst"]
+    assert roots.find(0, b"/a.txt", encoded="gz") is None
+
+
+def test_an_encoded_form_outside_the_root_does_not_count(encoded, tmp_path_factory, openat2):
+    outside = tmp_path_factory.mktemp("outside") / "canary"
+    outside.write_bytes(CANARY)
+    for form in ("gz", "br"):
+        (encoded / f"a.txt.{form}").unlink()
+    (encoded / "a.txt.gz").symlink_to(outside)
+    (encoded / "a.txt.br").symlink_to("a.txt.zst")
+    assert Roots([encoded], TYPES, openat2).find(0, b"/a.txt")["sidecars"] == ["br", "zst"]
+
+
+def test_encoded_forms_that_come_change_and_go_are_seen_within_a_second(encoded, openat2):
+    roots = Roots([encoded], TYPES, openat2)
+    assert contents(roots.find(0, b"/a.txt", 5000, "br")) == b"a.txt.br"
+    (encoded / "a.txt.br").write_text("changed")
+    (encoded / "a.txt.zst").unlink()
+    assert contents(roots.find(0, b"/a.txt", 6000, "br")) == b"changed"
+    assert roots.find(0, b"/a.txt", 6000, "zst") is None
+    (encoded / "a.txt.zst").write_text("back")
+    assert contents(roots.find(0, b"/a.txt", 7000, "zst")) == b"back"
+    replaced(encoded / "a.txt", b"newer than they")
+    assert roots.find(0, b"/a.txt", 8000)["sidecars"] == []
+
+
+def test_the_index_may_have_encoded_forms(encoded, openat2):
+    roots = Roots([encoded], TYPES, openat2, index=["index.html", "a.txt"])
+    assert contents(roots.find(0, b"/", encoded="br")) == b"a.txt.br"
+    assert roots.find(0, b"/", encoded="br")["type"] == b"text/plain"
+
+
+# ---- links out, where they are wanted ----
+
+
+def test_follow_symlinks_leads_out_of_the_root_but_dots_do_not(tree, openat2):
+    roots = Roots([tree], TYPES, openat2, follow_symlinks=True)
+    for path in (b"/out", b"/out-dir/canary.txt", b"/out-absolute", b"/out-chain", b"/out-beside"):
+        assert contents(roots.find(0, path)) == CANARY, path
+    assert contents(roots.find(0, b"/in-absolute")) == b"a.txt"
+    for path in (b"/../canary.txt", b"/dir/../../canary.txt", b"/.secret", b"/fifo", b"/loop", b"/dangling"):
+        assert roots.find(0, path) is None, path
+
+
+# ---- the cache ----
+
+
+def replaced(file, data):
+    new = file.with_name("new")
+    new.write_bytes(data)
+    new.rename(file)
+
+
+def overwritten(file, data):
+    with file.open("r+b") as out:
+        out.write(data)
+        out.truncate()
+
+
+@pytest.mark.parametrize("how", [replaced, overwritten])
+@pytest.mark.parametrize("after", [0, 3, 100, SMALL_MOST, SMALL_MOST + 1, 100_000])
+@pytest.mark.parametrize("before", [3, SMALL_MOST + 5])
+def test_a_change_is_seen_within_a_second(tmp_path, openat2, before, after, how):
+    file = tmp_path / "file"
+    file.write_bytes(b"b" * before)
+    os.utime(file, ns=OLD_TIME)
+    roots = Roots([tmp_path], {}, openat2)
+    old = roots.find(0, b"/file", 5000)
+    how(file, b"a" * after)
+    assert roots.find(0, b"/file", 5999)["etag"] == old["etag"]
+    new = roots.find(0, b"/file", 6000)
+    assert new["contents"] == b"a" * after
+    assert new["size"] == after
+    assert new["etag"] != old["etag"]
+
+
+def test_within_the_second_the_old_contents_are_given(tmp_path, openat2):
+    (tmp_path / "file").write_bytes(b"old")
+    (tmp_path / "large").write_bytes(b"o" * (SMALL_MOST + 1))
+    roots = Roots([tmp_path], {}, openat2)
+    for name in (b"/file", b"/large"):
+        roots.find(0, name, 5000)
+    replaced(tmp_path / "file", b"new")
+    replaced(tmp_path / "large", b"n" * (SMALL_MOST + 1))
+    assert contents(roots.find(0, b"/file", 5999)) == b"old"
+    assert contents(roots.find(0, b"/large", 5999)) == b"o" * (SMALL_MOST + 1)
+
+
+@pytest.mark.parametrize("size", [3, SMALL_MOST + 1])
+def test_a_deletion_is_seen_within_a_second_and_a_return_at_once(tmp_path, openat2, size):
+    file = tmp_path / "file"
+    file.write_bytes(b"x" * size)
+    roots = Roots([tmp_path], {}, openat2)
+    assert roots.find(0, b"/file", 5000)
+    file.unlink()
+    assert roots.find(0, b"/file", 6000) is None
+    assert roots.counters()["files"] == roots.counters()["open"] == 0
+    file.write_bytes(b"y" * size)
+    assert contents(roots.find(0, b"/file", 6000)) == b"y" * size
+
+
+def test_a_change_to_something_else_is_seen_within_a_second(tmp_path, openat2):
+    root = tmp_path / "root"
+    root.mkdir()
+    (tmp_path / "canary").write_bytes(CANARY)
+    roots = Roots([root], {}, openat2)
+    for number, (change, expected) in enumerate([
+        (lambda: (root / "x").mkdir(), "directory"),
+        (lambda: os.mkfifo(root / "x"), None),
+        (lambda: (root / "x").symlink_to("../canary"), None),
+        (lambda: (root / "x").symlink_to("y"), b"y"),
+    ]):
+        (root / "x").write_bytes(b"x")
+        (root / "y").write_bytes(b"y")
+        assert contents(roots.find(0, b"/x", 10_000 * number)) == b"x"
+        (root / "x").unlink()
+        change()
+        assert contents(roots.find(0, b"/x", 10_000 * number + 1000)) == expected
+        if (root / "x").is_dir():
+            (root / "x").rmdir()
+        else:
+            (root / "x").unlink()
+
+
+def test_what_was_not_found_is_looked_for_every_time(tmp_path, openat2):
+    roots = Roots([tmp_path], {}, openat2)
+    assert roots.find(0, b"/late", 5000) is None
+    (tmp_path / "late").write_bytes(b"late")
+    assert contents(roots.find(0, b"/late", 5000)) == b"late"
+
+
+def test_hits_and_misses(tmp_path):
+    (tmp_path / "file").write_bytes(b"x")
+    roots = Roots([tmp_path], {})
+    for now in (0, 1, 999, 1000, 2500):
+        roots.find(0, b"/file", now)
+    roots.find(0, b"/none", 0)
+    assert roots.counters() == {"files": 1, "open": 0, "bytes": 1, "hits": 4, "misses": 2}
+
+
+def links_to(file, n):
+    """Makes n hard links to a file: names enough, without the contents."""
+    for i in range(n):
+        os.link(file, file.parent / str(i))
+
+
+def test_files_are_bounded_and_the_longest_unasked_goes_first(tmp_path):
+    (tmp_path / "file").write_bytes(b"x")
+    links_to(tmp_path / "file", FILES_MOST + 10)
+    roots = Roots([tmp_path], {})
+    for i in range(FILES_MOST):
+        roots.find(0, b"/%d" % i, 0)
+    roots.find(0, b"/0", 1000)               # asked again: now 1 is the oldest
+    for i in range(FILES_MOST, FILES_MOST + 10):
+        roots.find(0, b"/%d" % i, 1000)
+    assert roots.counters()["files"] == FILES_MOST
+    misses = roots.counters()["misses"]
+    for i in (0, 11, FILES_MOST - 1, FILES_MOST + 9):
+        roots.find(0, b"/%d" % i, 1000)
+    assert roots.counters()["misses"] == misses
+    roots.find(0, b"/1", 1000)
+    assert roots.counters()["misses"] == misses + 1
+
+
+def test_bytes_in_memory_are_bounded(tmp_path):
+    (tmp_path / "file").write_bytes(b"x" * SMALL_MOST)
+    links_to(tmp_path / "file", BYTES_MOST // SMALL_MOST + 10)
+    roots = Roots([tmp_path], {})
+    for i in range(BYTES_MOST // SMALL_MOST + 10):
+        assert roots.find(0, b"/%d" % i)["size"] == SMALL_MOST
+        assert roots.counters()["bytes"] <= BYTES_MOST
+    assert roots.counters()["bytes"] == BYTES_MOST
+    assert roots.counters()["files"] == BYTES_MOST // SMALL_MOST
+
+
+def test_open_files_are_bounded_and_closed_at_the_end(tmp_path):
+    (tmp_path / "file").write_bytes(b"x" * (SMALL_MOST + 1))
+    (tmp_path / "small").write_bytes(b"x")
+    links_to(tmp_path / "file", OPEN_MOST + 50)
+    gc.collect()
+    before = descriptors()
+    roots = Roots([tmp_path], {})
+    roots.find(0, b"/small")
+    held_back = descriptors() - before
+    for i in range(OPEN_MOST + 50):
+        assert roots.find(0, b"/%d" % i)["size"] == SMALL_MOST + 1
+        assert roots.counters()["open"] <= OPEN_MOST
+    assert roots.counters()["open"] == OPEN_MOST
+    assert descriptors() == before + held_back + OPEN_MOST
+    misses = roots.counters()["misses"]
+    roots.find(0, b"/small")                 # a file in memory does not make way for an open one
+    roots.find(0, b"/%d" % (OPEN_MOST + 49))
+    assert roots.counters()["misses"] == misses
+    del roots
+    assert descriptors() == before
+
+
+def test_looking_for_what_is_not_served_leaves_no_descriptor_open(tree, openat2):
+    roots = Roots([tree], {}, openat2)
+    roots.find(0, b"/a.txt")
+    before = descriptors()
+    for path in (b"/dir", b"/fifo", b"/socket", b"/out", b"/nothing", b"/loop", b"/index/", b"/out-dir/x"):
+        for now in (0, 1000, 2000):
+            roots.find(0, path, now)
+    assert descriptors() == before
+
+
+# ---- nothing outside the root ----
+
+PART = st.sampled_from([
+    b"", b".", b"..", b"...", b"..%2f", b"%2e%2e", b"..\\", b"..;", b"~", b".\0.", b"\0", b"a.txt\0",
+    b"a.txt", b"dir", b"deeper", b"b.txt", b"index.html", b"d" * 255, b"d" * 256,
+    b"root", b"root-beside", b"outside", b"canary.txt", b"etc", b"passwd",
+    b"in", b"in-dir", b"out", b"out-dir", b"out-up", b"out-absolute-dir", b"out-all",
+    b"proc-root", b"proc-cwd", b"loop",
+]) | st.binary(max_size=8)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(PART, max_size=12))
+@example([b"..", b"canary.txt"])
+@example([b"dir", b"..", b"..", b"canary.txt"])
+@example([b"in-dir", b"..", b"..", b"canary.txt"])
+@example([b"out-up", b"outside", b""])
+def test_no_path_leads_out(tree, openat2, parts):
+    roots = Roots([tree], TYPES, openat2)
+    found = roots.find(0, b"/" + b"/".join(parts))
+    assert found in (None, "directory") or CANARY not in found["contents"]
+    assert found in (None, "directory") or b"root:" not in found["contents"]
+
+
+# ---- no descriptors left ----
+
+CROWDED = """
+import os, resource, sys
+from c1m.files import Roots
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+roots = Roots([sys.argv[1]], {}, sys.argv[2] == "True")
+if sys.argv[3] == "warm":
+    assert roots.find(0, b"/small-0", 0)["contents"] == b"0"
+taken = []
+try:
+    while True:
+        taken.append(os.dup(0))
+except OSError:
+    pass
+for i in range(40):
+    assert roots.find(0, b"/small-%d" % i, 0)["contents"] == b"%d" % i, i
+for i in range(40):
+    assert roots.find(0, b"/large-%d" % i, 0)["contents"][:2] == b"%02d" % i, i
+for i in range(40):
+    assert roots.find(0, b"/small-%d" % i, 5000)["contents"] == b"%d" % i, i
+assert roots.find(0, b"/nothing", 0) is None
+assert roots.counters()["open"] <= 16
+for fd in taken:
+    os.close(fd)
+for i in range(20):
+    assert roots.find(0, b"/large-%d" % i, 9000)["contents"][:2] == b"%02d" % i, i
+print("done")
+"""
+
+
+@pytest.mark.parametrize("before", ["warm", "cold"])
+def test_files_are_found_while_others_hold_every_descriptor(tmp_path, openat2, before):
+    for i in range(40):
+        (tmp_path / f"small-{i}").write_text(str(i))
+        (tmp_path / f"large-{i}").write_text(f"{i:02}" * SMALL_MOST)
+    done = subprocess.run(
+        [sys.executable, "-c", CROWDED, tmp_path, str(openat2), before],
+        capture_output=True, text=True, timeout=60,
+    )
+    assert done.stdout == "done\n", done.stderr

@@ -1,0 +1,597 @@
+"""The Python API: what it takes, and how a server starts, stops and starts again."""
+
+import contextlib
+import errno
+import gc
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+from client import PATIENCE, Http, WebSocket, connected, descriptors, get, handshake, request, until
+from wire import BINARY, TEXT, close, frame
+
+import c1m
+
+LARGE = 16 << 20                 # bytes: more than the kernel takes for someone with a small receive buffer
+SMALL_BUFFER = 65536
+
+
+@pytest.fixture
+def root(tmp_path):
+    made = tmp_path / "root"
+    made.mkdir()
+    (made / "a.txt").write_text("a")
+    (made / "file.bin").write_bytes(bytes(50_000))
+    with (made / "large.bin").open("wb") as large:
+        large.truncate(LARGE)
+    return made
+
+
+# ---- arguments ----
+
+
+@pytest.mark.parametrize(("arguments", "error", "names"), [
+    ({"root": "nowhere"}, FileNotFoundError, "root"),
+    ({"root": __file__}, NotADirectoryError, "root"),
+    ({"root": ""}, FileNotFoundError, "root"),
+    ({"root": "a\0b"}, (ValueError, OSError), "root"),
+    ({"root": 5}, TypeError, "root"),
+    ({"root": {"/": 5}}, TypeError, "root"),
+    ({"root": {"/": "nowhere"}}, FileNotFoundError, "root"),
+    ({"root": {5: "."}}, TypeError, "root"),
+    ({"root": {"": "."}}, ValueError, "root"),
+    ({"root": {"assets": "."}}, ValueError, "root"),
+    ({"root": {"/a": ".", "/a/": "."}}, ValueError, "root"),
+    ({"ports": "8001"}, TypeError, "ports"),
+    ({"ports": 8001.0}, TypeError, "ports"),
+    ({"ports": None}, TypeError, "ports"),
+    ({"ports": ["8001"]}, TypeError, "ports"),
+    ({"ports": [8001, None]}, TypeError, "ports"),
+    ({"ports": -1}, ValueError, "ports"),
+    ({"ports": 65536}, ValueError, "ports"),
+    ({"ports": range(65530, 65540)}, ValueError, "ports"),
+    ({"ports": []}, ValueError, "ports"),
+    ({"host": []}, ValueError, "host"),
+    ({"host": 5}, TypeError, "host"),
+    ({"host": None}, TypeError, "host"),
+    ({"host": ["127.0.0.1", 5]}, TypeError, "host"),
+    ({"unix": 5}, TypeError, "unix"),
+    ({"unix": ["a", 5]}, TypeError, "unix"),
+    *(({name: value}, error, name)
+      for name in ("head_timeout", "keep_alive_timeout", "write_timeout", "shutdown_timeout")
+      for value, error in (("10", TypeError), (None, TypeError), (0, ValueError), (-1.5, ValueError),
+                           (float("nan"), ValueError), (float("inf"), ValueError), (40_000_000, ValueError))),
+    ({"mime_types": {"a/b": "text/plain"}}, ValueError, "mime_types"),
+    ({"mime_types": {"a": "text"}}, ValueError, "mime_types"),
+    ({"mime_types": {"a": "text/plain\r\nX: y"}}, ValueError, "mime_types"),
+    ({"access_log": 5}, TypeError, "access_log"),
+    ({"access_log_format": "xml"}, ValueError, "access_log_format"),
+])
+def test_a_wrong_argument_is_named_in_one_line(arguments, error, names):
+    with pytest.raises(error) as raised:
+        c1m.Server(**arguments)
+    message = str(raised.value).removeprefix(f"[Errno {getattr(raised.value, 'errno', None)}] ")
+    assert message.startswith(f"{names}: ")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(("arguments", "error", "names"), [
+    ({"path": 5}, TypeError, "path"),
+    ({"path": b"/ws"}, TypeError, "path"),
+    ({"path": "ws"}, ValueError, "path"),
+    ({"path": ""}, ValueError, "path"),
+    ({"path": "/taken"}, ValueError, "path"),
+    ({"path": "/ws", "max_message": 0}, ValueError, "max_message"),
+    ({"path": "/ws", "max_message": 1 << 31}, ValueError, "max_message"),
+    ({"path": "/ws", "max_message": "1"}, TypeError, "max_message"),
+    ({"path": "/ws", "max_message": 1.5}, TypeError, "max_message"),
+    ({"path": "/ws", "idle_timeout": 0}, ValueError, "idle_timeout"),
+    ({"path": "/ws", "idle_timeout": "1"}, TypeError, "idle_timeout"),
+])
+def test_a_wrong_argument_of_a_route_is_named_in_one_line(arguments, error, names):
+    server = c1m.Server()
+    server.websocket("/taken")
+    with pytest.raises(error) as raised:
+        server.websocket(**arguments)
+    assert str(raised.value).startswith(f"{names}: ")
+    assert "\n" not in str(raised.value)
+
+
+def test_settings_are_given_by_name():
+    with pytest.raises(TypeError):
+        c1m.Server(None, 8001, "127.0.0.1")
+    with pytest.raises(TypeError):
+        c1m.Server().websocket("/ws", 1000)
+
+
+def test_paths_of_every_kind(root, tmp_path):
+    for given in (str(root), root, os.fsencode(root)):
+        with c1m.Server(given, ports=[], unix=[tmp_path / "one", str(tmp_path / "two")]):
+            assert get(tmp_path / "one", "/a.txt").body == get(tmp_path / "two", "/a.txt").body == b"a"
+
+
+def test_a_relative_root_stays_where_it_was(root, monkeypatch):
+    monkeypatch.chdir(root)
+    server = c1m.Server(".", ports=[0])
+    monkeypatch.chdir("/")
+    with server:
+        assert get(server.ports[0], "/a.txt").body == b"a"
+
+
+# ---- ports ----
+
+
+def test_ports_are_as_asked_before_and_as_given_while_listening(root):
+    server = c1m.Server(root, ports=[0, 0])
+    assert server.ports == [0, 0]
+    with server:
+        first, second = server.ports
+        assert 0 not in (first, second)
+        assert first != second
+    assert server.ports == [0, 0]
+    assert c1m.Server().ports == [8001]
+    assert c1m.Server(ports=range(8001, 8004)).ports == [8001, 8002, 8003]
+
+
+def test_a_port_in_use_is_named_and_nothing_stays_open(root):
+    with socket.socket() as taken, socket.socket() as free:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        free.bind(("127.0.0.1", 0))
+        free_port, taken_port = free.getsockname()[1], taken.getsockname()[1]
+        free.close()
+        server = c1m.Server(root, ports=[free_port, taken_port])
+        gc.collect()             # the servers of other tests
+        before = descriptors()
+        for start in (server.listen, server.run, server.__enter__):
+            with pytest.raises(OSError) as raised:
+                start()
+            assert raised.value.errno == errno.EADDRINUSE
+            assert raised.value.strerror == f"cannot listen on 127.0.0.1:{taken_port}: Address already in use"
+            with pytest.raises(ConnectionRefusedError):
+                connected(free_port)
+        del raised               # and the frames that its traceback holds
+        gc.collect()
+        assert descriptors() == before
+        taken.close()
+        with server:
+            assert server.ports == [free_port, taken_port]
+            assert get(taken_port, "/a.txt").body == b"a"
+
+
+def test_an_address_of_another_machine_is_named():
+    with pytest.raises(OSError, match=r"cannot listen on 192\.0\.2\.1:0: "):
+        c1m.Server(ports=[0], host="192.0.2.1").listen()
+
+
+def test_a_host_that_is_not_known_is_named(monkeypatch):
+    def unknown(*_, **__):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(OSError, match="host: 'nowhere' is not known"):
+        c1m.Server(ports=[0], host="nowhere").listen()
+
+
+def test_a_host_that_cannot_be_a_name_is_named():
+    with pytest.raises((OSError, ValueError), match=r"host: 'a\.\.b'"):
+        c1m.Server(ports=[0], host="a..b").listen()
+
+
+# ---- Unix sockets ----
+
+
+def test_a_unix_socket_is_removed_at_the_end_and_one_left_behind_is_replaced(root, tmp_path):
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as killed:
+        killed.bind(str(path))
+    assert path.is_socket()
+    with c1m.Server(root, ports=[], unix=path):
+        assert get(path, "/a.txt").body == b"a"
+    assert not path.exists()
+
+
+def test_a_unix_socket_that_is_in_use_is_left_alone(root, tmp_path):
+    path = tmp_path / "socket"
+    with c1m.Server(root, ports=[], unix=path):
+        with pytest.raises(OSError, match="Address already in use") as raised:
+            c1m.Server(root, ports=[], unix=path).listen()
+        assert str(path) in raised.value.strerror
+        assert get(path, "/a.txt").body == b"a"
+
+
+@pytest.mark.parametrize("name", ["file", "directory", "nowhere/socket", "x" * 200])
+def test_what_is_no_place_for_a_unix_socket_is_named_and_left_alone(root, tmp_path, name):
+    (tmp_path / "file").write_text("precious")
+    (tmp_path / "directory").mkdir()
+    with pytest.raises(OSError) as raised:
+        c1m.Server(root, ports=[0], unix=tmp_path / name).listen()
+    assert f"cannot listen on {tmp_path / name}" in str(raised.value)
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+# ---- starting and stopping ----
+
+
+def test_with_serves_and_ends(root):
+    server = c1m.Server(root, ports=[0])
+    with server as entered:
+        assert entered is server
+        [port] = server.ports
+        assert get(port, "/a.txt").body == b"a"
+    with pytest.raises(ConnectionRefusedError):
+        connected(port)
+
+
+def test_an_error_within_with_is_passed_on_and_ends_the_server(root):
+    with pytest.raises(ZeroDivisionError), c1m.Server(root, ports=[0]) as server:
+        [port] = server.ports
+        raise ZeroDivisionError
+    with pytest.raises(ConnectionRefusedError):
+        connected(port)
+
+
+def test_the_same_server_runs_again_and_again(root, tmp_path):
+    server = c1m.Server(root, ports=[0], unix=tmp_path / "socket")
+    server.websocket("/ws")
+    gc.collect()
+    before = None
+    for _ in range(10):
+        with server:
+            assert get(server.ports[0], "/a.txt").body == b"a"
+            assert get(tmp_path / "socket", "/file.bin").body == bytes(50_000)
+            with WebSocket(server.ports[0]) as ws:
+                assert ws.echo(b"x") == (BINARY, b"x")
+            until(lambda: server.stats()["requests"] == 3, "counters that began anew")
+        before = before or descriptors()
+        assert descriptors() == before
+
+
+def test_routes_may_be_added_between_two_runs(root):
+    server = c1m.Server(root, ports=[0])
+    with server:
+        assert get(server.ports[0], "/late").status == 404
+    server.websocket("/late")
+    with server, WebSocket(server.ports[0], "/late") as ws:
+        assert ws.echo(b"x") == (BINARY, b"x")
+
+
+def test_listen_lets_clients_wait(root):
+    server = c1m.Server(root, ports=[0])
+    server.listen()
+    with Http(server.ports[0]) as http:
+        http.send(request("/a.txt"))
+        assert http.silent()
+        with server:
+            assert http.answer().body == b"a"
+
+
+def test_what_cannot_be_done_while_listening_is_refused(root):
+    server = c1m.Server(root, ports=[0])
+    server.listen()
+    for refused in (server.listen, lambda: server.websocket("/ws")):
+        with pytest.raises(RuntimeError):
+            refused()
+    with server:
+        for refused in (server.listen, server.run, server.__enter__, lambda: server.websocket("/ws")):
+            with pytest.raises(RuntimeError):
+                refused()
+        assert get(server.ports[0], "/a.txt").body == b"a"
+
+
+def test_run_in_a_thread_ends_with_stop_from_another(root):
+    server = c1m.Server(root, ports=[0])
+    server.listen()
+    [port] = server.ports
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    assert get(port, "/a.txt").body == b"a"
+    with pytest.raises(RuntimeError):
+        server.run()
+    assert get(port, "/a.txt").body == b"a"
+    server.stop()
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+    with pytest.raises(ConnectionRefusedError):
+        connected(port)
+
+
+def test_stop_may_come_at_any_time_and_more_than_once(root):
+    server = c1m.Server(root, ports=[0])
+    server.stop()
+    with server:
+        assert get(server.ports[0], "/a.txt").body == b"a"
+        stoppers = [threading.Thread(target=server.stop) for _ in range(10)]
+        for thread in stoppers:
+            thread.start()
+        for thread in stoppers:
+            thread.join()
+        server.stop()
+    server.stop()
+    with server:
+        assert get(server.ports[0], "/a.txt").body == b"a"
+
+
+def test_stop_right_after_the_start_is_not_lost(root):
+    server = c1m.Server(root, ports=[0])
+    for _ in range(50):
+        server.listen()
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        server.stop()
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+
+def test_a_download_under_way_is_finished_and_an_idle_visitor_is_not_waited_for(root):
+    server = c1m.Server(root, ports=[0], shutdown_timeout=60)
+    with server, Http(server.ports[0], SMALL_BUFFER) as busy, Http(server.ports[0]) as idle:
+        idle.get("/a.txt")
+        busy.send(request("/large.bin") + request("/a.txt"))
+        head = busy.take_line(b"\r\n\r\n")
+        server.stop()
+        assert idle.rest() == b""
+        assert b"Content-Length: %d" % (LARGE) in head
+        assert busy.take(LARGE) == bytes(LARGE)
+        last = busy.answer()
+        assert (last.body, last["Connection"]) == (b"a", "close")
+        assert busy.rest() == b""
+
+
+def test_whoever_holds_up_the_end_is_cut_off(root):
+    server = c1m.Server(root, ports=[0], shutdown_timeout=0.1)
+    with server, Http(server.ports[0], SMALL_BUFFER) as stalled:
+        stalled.send(request("/large.bin"))
+        stalled.take_line(b"\r\n\r\n")
+        server.stop()
+        until(lambda: server.stats()["connections"] == 0, "the visitor to be cut off")
+        assert stalled.drained() < LARGE
+
+
+def test_a_request_that_was_begun_is_still_answered(root):
+    server = c1m.Server(root, ports=[0], shutdown_timeout=60)
+    with server, Http(server.ports[0]) as http:
+        http.send(request("/a.txt")[:10])
+        until(lambda: server.stats()["bytes_received"] == 10, "the first bytes")
+        server.stop()
+        until(lambda: _refused(http.socket.getpeername()), "the listeners to be closed")
+        http.send(request("/a.txt")[10:])
+        answer = http.answer()
+        assert (answer.body, answer["Connection"]) == (b"a", "close")
+        assert http.rest() == b""
+
+
+def _refused(address):
+    try:
+        connected(address).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def test_two_servers_in_two_threads_know_nothing_of_each_other(tmp_path):
+    with contextlib.ExitStack() as stack:
+        servers = []
+        for name in ("one", "two"):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "who.txt").write_text(name)
+            servers.append(c1m.Server(tmp_path / name, ports=[0]))
+            servers[-1].websocket(f"/{name}")
+            stack.enter_context(servers[-1])
+        wrong = []
+
+        def visit(server, name, other):
+            with Http(server.ports[0]) as http, WebSocket(server.ports[0], f"/{name}") as ws:
+                for i in range(500):
+                    if http.get("/who.txt").body != name.encode():
+                        wrong.append(i)
+                    if ws.echo(b"%d" % i) != (BINARY, b"%d" % i):
+                        wrong.append(i)
+                if http.get(f"/{other}").status != 404:
+                    wrong.append(other)
+
+        names = ("one", "two")
+        threads = [
+            threading.Thread(target=visit, args=(servers[i % 2], names[i % 2], names[1 - i % 2]))
+            for i in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert wrong == []
+        assert [server.stats()["requests"] for server in servers] == [4 * (500 + 2)] * 2
+
+
+# ---- stats ----
+
+
+def test_stats_count(root):
+    server = c1m.Server(root, ports=[0])
+    server.websocket("/ws")
+    with pytest.raises(RuntimeError):
+        server.stats()
+    with server:
+        with Http(server.ports[0]) as http, WebSocket(server.ports[0]) as ws:
+            for target in ("/a.txt", "/a.txt", "/file.bin", "/nothing"):
+                http.get(target)
+            http.get("/a.txt", "If-None-Match: *")
+            http.get("/a.txt", "Range: bytes=0-0")
+            for _ in range(3):
+                ws.echo(b"x")
+            stats = server.stats()
+            assert stats["connections"] == stats["accepted"] == 2
+            assert stats["websockets"] == stats["upgrades"] == 1
+            assert stats["messages"] == 3
+            assert stats["requests"] == 7
+            assert stats["answers"] == {"1xx": 1, "2xx": 4, "3xx": 1, "4xx": 1, "5xx": 0}
+            assert stats["cached_files"] == 2
+            assert stats["cached_bytes"] == 1
+            assert stats["bytes_sent"] > 50_000
+            assert stats["out_of_descriptors"] == 0
+            received = stats["bytes_received"]
+            http.send(b"GET")
+            until(lambda: server.stats()["bytes_received"] == received + 3, "three bytes")
+        until(lambda: server.stats()["connections"] == 0, "them to be gone")
+        assert server.stats()["websockets"] == 0
+    assert server.stats()["requests"] == 7           # of the run that was last
+
+
+def test_stats_may_be_asked_for_from_any_thread(root):
+    with c1m.Server(root, ports=[0]) as server:
+        asked = [threading.Thread(target=lambda: [server.stats() for _ in range(500)]) for _ in range(4)]
+        for thread in asked:
+            thread.start()
+        with Http(server.ports[0]) as http:
+            for _ in range(500):
+                assert http.get("/a.txt").body == b"a"
+        for thread in asked:
+            thread.join()
+
+
+# ---- signals ----
+
+RUN = """
+import signal, sys
+import c1m
+
+server = c1m.Server(sys.argv[1], ports=[0], shutdown_timeout=60)
+server.websocket("/ws")
+server.listen()
+before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+exec(sys.argv[2])
+print(server.ports[0], flush=True)
+try:
+    server.run()
+finally:
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert signal.set_wakeup_fd(-1) == -1
+    assert server.ports == [0]
+    print("run has returned", flush=True)
+"""
+
+
+@pytest.fixture
+def running(root):
+    """Starts run() in a process of its own."""
+    with contextlib.ExitStack() as stack:
+        def start(before=""):
+            pipe = subprocess.PIPE
+            process = subprocess.Popen(
+                [sys.executable, "-c", RUN, root, before], stdout=pipe, stderr=pipe, text=True,
+            )
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            process.port = int(process.stdout.readline())
+            return process
+
+        yield start
+
+
+def ended(process):
+    """What a process that has come to its end has printed, on the two outputs; and its exit status."""
+    out, errors = process.communicate(timeout=PATIENCE)
+    return out, errors, process.returncode
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_run_when_all_that_is_under_way_is_done(running, number):
+    process = running()
+    port = process.port
+    with Http(port, SMALL_BUFFER) as busy, Http(port) as idle, WebSocket(port) as ws:
+        busy.send(request("/large.bin"))
+        busy.take_line(b"\r\n\r\n")
+        idle.get("/a.txt")
+        ws.send(frame(TEXT, b"half", fin=False))
+        process.send_signal(number)
+        assert ws.closing() == 1001
+        assert idle.rest() == b""
+        assert _refused(("127.0.0.1", port))
+        assert process.poll() is None
+        ws.send(close(1001))
+        assert ws.rest() == b""
+        assert busy.take(LARGE) == bytes(LARGE)
+        assert busy.rest() == b""
+    assert ended(process) == ("run has returned\n", "", 0)
+
+
+@pytest.mark.parametrize("numbers", [
+    (signal.SIGINT, signal.SIGINT), (signal.SIGTERM, signal.SIGTERM), (signal.SIGTERM, signal.SIGINT),
+])
+def test_a_second_signal_ends_run_at_once(running, numbers):
+    process = running()
+    with Http(process.port, SMALL_BUFFER) as busy, WebSocket(process.port) as ws:
+        busy.send(request("/large.bin"))
+        busy.take_line(b"\r\n\r\n")
+        process.send_signal(numbers[0])
+        assert ws.closing() == 1001
+        assert process.poll() is None
+        process.send_signal(numbers[1])
+        assert busy.drained() < LARGE
+    out, errors, status = ended(process)
+    assert out == "run has returned\n"
+    assert errors.endswith("KeyboardInterrupt\n")
+    assert status == -signal.SIGINT
+
+
+def test_other_signal_handlers_run_while_serving(running):
+    process = running("signal.signal(signal.SIGUSR2, lambda *_: print('handled', flush=True))")
+    with Http(process.port) as http:
+        for _ in range(20):
+            assert http.get("/a.txt").body == b"a"
+            process.send_signal(signal.SIGUSR2)
+            assert process.stdout.readline() == "handled\n"
+        assert http.get("/a.txt").body == b"a"
+    process.send_signal(signal.SIGINT)
+    assert ended(process) == ("run has returned\n", "", 0)
+
+
+def test_what_another_signal_handler_raises_ends_run(running):
+    process = running(
+        "def fail(*_):\n    raise ZeroDivisionError('in the handler')\nsignal.signal(signal.SIGUSR2, fail)"
+    )
+    with WebSocket(process.port) as ws:
+        process.send_signal(signal.SIGUSR2)
+        assert ws.drained() == 0
+    out, errors, status = ended(process)
+    assert out == "run has returned\n"
+    assert errors.endswith("ZeroDivisionError: in the handler\n")
+    assert status == 1
+
+
+def test_a_timer_of_pythons_runs_while_nobody_visits(running):
+    process = running(
+        "signal.signal(signal.SIGALRM, lambda *_: server.stop())\nsignal.setitimer(signal.ITIMER_REAL, 0.2)"
+    )
+    assert ended(process) == ("run has returned\n", "", 0)
+
+
+def test_another_thread_may_stop_run_in_the_main_thread(running):
+    process = running("import threading; threading.Timer(0.2, server.stop).start()")
+    assert ended(process) == ("run has returned\n", "", 0)
+
+
+def test_a_signal_before_run_begins_is_pythons(running):
+    process = running("try:\n    signal.raise_signal(signal.SIGINT)\nexcept KeyboardInterrupt:\n    pass")
+    assert get(process.port, "/a.txt").body == b"a"
+    process.send_signal(signal.SIGTERM)
+    assert ended(process) == ("run has returned\n", "", 0)
+
+
+def test_a_visitor_who_upgrades_while_the_server_leaves_is_told(root):
+    server = c1m.Server(root, ports=[0], shutdown_timeout=60)
+    server.websocket("/ws")
+    with server, Http(server.ports[0]) as http:
+        http.send(handshake()[:10])
+        until(lambda: server.stats()["bytes_received"] == 10, "the first bytes")
+        server.stop()
+        until(lambda: _refused(http.socket.getpeername()), "the listeners to be closed")
+        http.send(handshake()[10:])
+        assert http.answer().status == 101
+        assert http.take(4) == b"\x88\x02\x03\xe9"       # Close, 1001
+        http.send(close(1001))
+        assert http.rest() == b""
