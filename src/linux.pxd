@@ -10,6 +10,7 @@ cdef extern from *:
     #include <fnmatch.h>
     #include <linux/openat2.h>
     #include <linux/sockios.h>
+    #include <malloc.h>
     #include <netinet/in.h>
     #include <string.h>
     #include <netinet/tcp.h>
@@ -36,6 +37,14 @@ cdef extern from *:
         if (getpeername(fd, &a.any, &n)) return;
         if (a.any.sa_family == AF_INET) inet_ntop(AF_INET, &a.four.sin_addr, to, 64);
         if (a.any.sa_family == AF_INET6) inet_ntop(AF_INET6, &a.six.sin6_addr, to, 64);
+    }
+
+    /* Has malloc keep up to `idle` freed bytes, of blocks below `block` bytes, for what comes next (mallopt(3)). */
+    static inline void c1m_keep_freed(int block, int idle) {
+    #ifdef __GLIBC__
+        mallopt(M_MMAP_THRESHOLD, block);
+        mallopt(M_TRIM_THRESHOLD, idle);
+    #endif
     }
     """
     int errno
@@ -128,6 +137,9 @@ cdef extern from *:
     void *MAP_FAILED
     void *mmap(void *at, size_t n, int protection, int flags, int fd, int64_t offset) noexcept nogil
     int munmap(void *at, size_t n) noexcept nogil
+
+    # mallopt(3), where there is one
+    void keep_freed "c1m_keep_freed"(int block, int idle) noexcept nogil
 
     # getrlimit(2)
     struct rlimit_t "rlimit":

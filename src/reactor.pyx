@@ -32,7 +32,7 @@ from c1m.linux cimport (
     ENOBUFS, ENOMEM, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT,
     EPOLLRDHUP, MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, MSG_MORE, MSG_NOSIGNAL, PROT_READ, PROT_WRITE,
     RLIMIT_NOFILE, SHUT_WR, SIOCOUTQ, SOCK_CLOEXEC, SOCK_NONBLOCK, accept4, c_read, c_write, clock_gettime, close, epoll_create1,
-    epoll_ctl, epoll_event, epoll_wait, errno, eventfd, getrlimit, ioctl, iovec, mmap, msghdr, munmap, pthread_self, recv, rlimit_t, send,
+    epoll_ctl, epoll_event, epoll_wait, errno, eventfd, getrlimit, ioctl, iovec, keep_freed, mmap, msghdr, munmap, pthread_self, recv, rlimit_t, send,
     sendfile, sendmsg, setrlimit, shutdown, timespec,
 )
 
@@ -46,6 +46,8 @@ cdef enum:
     RUNS = 64                    # pieces in one sendmsg
     SENDS = 1 << 20              # bytes of queued output per visitor and turn
     LINGER_MS = 2000
+    KEPT_BLOCK = 4 << 20         # malloc keeps the memory of freed blocks below this size
+    KEPT_IDLE = 16 << 20         # up to so many bytes of it
     RETRY_TICKS = (1000 >> TICK_SHIFT) + 1    # between attempts to accept when descriptors have run out
     QUIET_TICKS = 60000 >> TICK_SHIFT         # between two lines in the log about it
 
@@ -865,6 +867,9 @@ cdef class Loop:
         limit.rlim_cur = limit.rlim_max
         setrlimit(RLIMIT_NOFILE, &limit)
         getrlimit(RLIMIT_NOFILE, &limit)
+        # A long message's buffer lives as long as the message. Left alone, glibc hands its pages back each time, and to
+        # fault them in again costs more than all else that is done with them.
+        keep_freed(KEPT_BLOCK, KEPT_IDLE)
         r.size = <int>min(limit.rlim_cur, <uint64_t>1 << 24)
         r.table = <Conn *>reserved(r.size * sizeof(Conn))
         r.again = <uint64_t *>reserved(r.size * sizeof(uint64_t))

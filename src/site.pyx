@@ -75,6 +75,7 @@ cdef enum:
     PACK_LEAST = 64              # bytes of a message below which compression gains nothing
     OWN_STREAMS = 0x80           # Conn.extra
     CLOSE_MS = 10000             # that the peer has for its Close after ours
+    ROOM_AHEAD = 16              # times what has come of a message, see room_for
     PART_HEAD_MOST = 512         # bytes before each part of a multipart answer
 
 cdef const char *ALLOWED = b"Allow: GET, HEAD, OPTIONS\r\n"
@@ -936,14 +937,13 @@ cdef bint message_add(Block **slot, WsParser *parser, const WsEvent *event) noex
     cdef Block *grown
     cdef size_t need
     if message == NULL:
-        message = block_new(WS_HEAD_MOST + event.n)
+        message = block_new(WS_HEAD_MOST + room_for(event.n, event))
         if message == NULL:
             return False
         message.size = WS_HEAD_MOST
     need = message.size + event.n
     if need > message.room:
-        # Doubled, but no further than announced: memory follows what has come, not what a header claims.
-        grown = block_grown(message, max(need, min(2 * need, WS_HEAD_MOST + <size_t>event.total)))
+        grown = block_grown(message, WS_HEAD_MOST + room_for(need - WS_HEAD_MOST, event))
         if grown == NULL:
             block_drop(message)
             slot[0] = NULL
@@ -954,6 +954,12 @@ cdef bint message_add(Block **slot, WsParser *parser, const WsEvent *event) noex
         return False
     message.size = need
     return True
+
+
+cdef inline size_t room_for(size_t n, const WsEvent *event) noexcept nogil:
+    """What to reserve for a message of which n bytes have come: much more, but no more than its frames announce. Memory
+    follows what has come, not what a header claims, for pages that nothing was written to cost nothing."""
+    return max(n, min(ROOM_AHEAD * n, <size_t>event.total))
 
 
 cdef void ws_control(App *a, Conn *c, WsParser *parser, const WsEvent *event) noexcept nogil:
