@@ -763,8 +763,9 @@ cdef inline void ws_echo(App *a, Conn *c, WsParser *parser, const WsEvent *event
     """A run of a message: back it goes when it is whole, unmasked straight to where it is sent from."""
     cdef uint8_t *to
     cdef size_t head
-    cdef Block *message = <Block *>c.cold
-    if c.extra:
+    cdef Block **slot
+    cdef Block *message
+    if event.compressed:
         packed_run(a, c, parser, event)
         return
     if event.first and event.last:
@@ -776,16 +777,17 @@ cdef inline void ws_echo(App *a, Conn *c, WsParser *parser, const WsEvent *event
         conn_wrote(a.r, head + event.n)
         a.messages += 1
         return
-    if not message_add(&message, parser, event):
-        ws_fail(a, c, WS_INVALID_PAYLOAD if message != NULL else WS_INTERNAL_ERROR)
+    slot = message_of(a, c)
+    if not message_add(slot, parser, event):
+        ws_fail(a, c, WS_INVALID_PAYLOAD if slot[0] != NULL else WS_INTERNAL_ERROR)
     elif event.last:
+        message = slot[0]
+        slot[0] = NULL
         head = ws_head_size(message.size - WS_HEAD_MOST)
         ws_head(message.data + WS_HEAD_MOST - head, event.opcode, message.size - WS_HEAD_MOST)
         conn_send(a.r, c, message, WS_HEAD_MOST - head, message.size - WS_HEAD_MOST + head)
         block_drop(message)
-        message = NULL
         a.messages += 1
-    c.cold = message
 
 
 cdef inline void ws_deliver(App *a, Conn *c, WsParser *parser, const WsEvent *event) noexcept nogil:
@@ -810,40 +812,38 @@ cdef inline void ws_deliver(App *a, Conn *c, WsParser *parser, const WsEvent *ev
 
 
 cdef void packed_run(App *a, Conn *c, WsParser *parser, const WsEvent *event) noexcept nogil:
-    """A run of a message where compression was agreed on: inflated when whole, and delivered or sent back."""
+    """A run of a compressed message: inflated when whole, and delivered, or sent back as it came, compressed."""
     cdef Block **slot = message_of(a, c)
-    cdef Block *message
     cdef Block *plain = NULL
     cdef Block *packed
-    cdef int code = 0
+    cdef uint8_t *bytes = NULL
+    cdef size_t n = 0
+    cdef int code
     if not message_add(slot, parser, event):
-        ws_fail(a, c, WS_INVALID_PAYLOAD if slot[0] != NULL else WS_INTERNAL_ERROR)
+        ws_fail(a, c, WS_INTERNAL_ERROR)
         return
     if not event.last:
         return
-    message = slot[0]
+    code = unpack(a, c, slot[0], &plain)
+    block_drop(slot[0])
     slot[0] = NULL
-    if event.compressed:
-        code = unpack(a, c, message, &plain)
-        block_drop(message)
-        message = plain
-        if code == 0 and event.opcode == WS_TEXT and not ws_text_ok(message.data + WS_HEAD_MOST, message.size - WS_HEAD_MOST):
+    if code == 0:
+        bytes, n = plain.data + WS_HEAD_MOST, plain.size - WS_HEAD_MOST
+        if event.opcode == WS_TEXT and not ws_text_ok(bytes, n):
             code = WS_INVALID_PAYLOAD
     if code:
         ws_fail(a, c, code)
     elif route_of(a, c).handler != NULL:
-        py_message(a, c, event.opcode, message.data + WS_HEAD_MOST, message.size - WS_HEAD_MOST)
+        py_message(a, c, event.opcode, bytes, n)
     else:
         a.messages += 1
-        plain = frame_new(event.opcode, message.data + WS_HEAD_MOST, message.size - WS_HEAD_MOST)
-        packed = NULL if plain == NULL else pack(a, c, plain)
+        packed = packed_new(a, c, event.opcode, bytes, n)
         if packed == NULL:
             conn_close(a.r, c)
         else:
             conn_post(a.r, c, packed, 0, packed.size, TAG_MESSAGE)
-        block_drop(plain)
         block_drop(packed)
-    block_drop(message)
+    block_drop(plain)
 
 
 cdef int unpack(App *a, Conn *c, const Block *message, Block **plain) noexcept nogil:
@@ -867,35 +867,37 @@ cdef Block *pack(App *a, Conn *c, Block *frame) noexcept nogil:
     """The frame as this visitor gets it, with a reference of the caller's own: compressed where that was agreed on and is
     worth it. For visitors without streams of their own that is done once. NULL: memory is out.
     """
-    cdef Route *route = route_of(a, c)
-    cdef Codec *codec
     cdef size_t head = 2 if frame.data[1] < 126 else 4 if frame.data[1] == 126 else 10
     cdef uint8_t bits = c.extra & ~OWN_STREAMS
+    cdef bint shared = a.packing == frame and not c.extra & OWN_STREAMS
     cdef Block *packed
     if bits == 0 or frame.size - head < PACK_LEAST:
         return block_hold(frame)
-    codec = codec_of(a, c)
-    if codec != NULL:
-        packed = deflater_message(codec.deflater, frame.data + head, frame.size - head, WS_HEAD_MOST, not codec.terms.server_no_takeover)
-        return framed(packed, frame.data[0] & 0x0f)
-    if a.packing == frame and a.packed[bits] != NULL:
+    if shared and a.packed[bits] != NULL:
         return block_hold(a.packed[bits])
-    if route.deflaters[bits] == NULL:
-        route.deflaters[bits] = deflater_new(bits, route.deflate.memory_level, route.deflate.level)
-        if route.deflaters[bits] == NULL:
-            return NULL
-    packed = deflater_message(route.deflaters[bits], frame.data + head, frame.size - head, WS_HEAD_MOST, False)
-    packed = framed(packed, frame.data[0] & 0x0f)
-    if a.packing == frame and packed != NULL:
+    packed = packed_new(a, c, frame.data[0] & 0x0f, frame.data + head, frame.size - head)
+    if shared and packed != NULL:
         a.packed[bits] = block_hold(packed)
     return packed
 
 
-cdef Block *framed(Block *packed, uint8_t opcode) noexcept nogil:
-    """Makes a frame of a compressed payload that has room for a header in front, by moving it up to the header."""
-    cdef size_t n, head
+cdef Block *packed_new(App *a, Conn *c, uint8_t opcode, const uint8_t *bytes, size_t n) noexcept nogil:
+    """A compressed frame for this visitor. NULL: memory is out."""
+    cdef Route *route = route_of(a, c)
+    cdef Codec *codec = codec_of(a, c)
+    cdef uint8_t bits = c.extra & ~OWN_STREAMS
+    cdef Deflater *deflater
+    cdef Block *packed
+    cdef size_t head
+    if codec == NULL and route.deflaters[bits] == NULL:
+        route.deflaters[bits] = deflater_new(bits, route.deflate.memory_level, route.deflate.level)
+    deflater = route.deflaters[bits] if codec == NULL else codec.deflater
+    if deflater == NULL:
+        return NULL
+    packed = deflater_message(deflater, bytes, n, WS_HEAD_MOST, codec != NULL and not codec.terms.server_no_takeover)
     if packed == NULL:
         return NULL
+    # The header is as long as the payload has it: the payload moves up to it.
     n = packed.size - WS_HEAD_MOST
     head = ws_head(packed.data, opcode | WS_RSV1, n)
     memmove(packed.data + head, packed.data + WS_HEAD_MOST, n)

@@ -1045,6 +1045,29 @@ def test_compressed_round_trips(handler, compression, settings):
         assert server.stats()["bytes_sent"] < 6 * len(incompressible)
 
 
+@pytest.mark.parametrize("compression", ["shared", "dedicated"])
+def test_the_built_in_echo_sends_a_message_as_it_came(compression):
+    """Compressed if it was, however short; plain if it was, however long."""
+    opening = handshake("/ws", "Sec-WebSocket-Extensions: permessage-deflate")
+    with serving(None, compression=compression) as server, WebSocket(server.port, opening=opening) as ws:
+        inflate = zlib.decompressobj(-15)
+        for text in (b"", b"hi", b"hello " * 10):
+            deflate = zlib.compressobj(6, wbits=-15)
+            packed = (deflate.compress(text) + deflate.flush(zlib.Z_SYNC_FLUSH))[:-4]
+            for frames in (
+                frame(TEXT, packed, rsv=4),
+                frame(TEXT, packed[:1], rsv=4, fin=False) + frame(CONTINUATION, packed[1:]),
+            ):
+                ws.send(frames)
+                first, n = ws.take(2)
+                assert first == 0xC1
+                assert inflate.decompress(ws.take(n) + b"\0\0\xff\xff") == text
+        for size in (1000, 100_000):
+            assert ws.echo(b"x" * size, TEXT) == (TEXT, b"x" * size)
+            ws.send(frame(BINARY, b"y" * size, fin=False) + frame(CONTINUATION, b"z"))
+            assert ws.message() == (BINARY, b"y" * size + b"z")
+
+
 def test_aiohttp_compressed():
     async def main(port):
         async with aiohttp.ClientSession() as session:  # noqa: SIM117

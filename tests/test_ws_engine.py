@@ -174,6 +174,20 @@ def test_every_pair_of_bytes_after_the_leads():
         check_text(bytes(rest))
 
 
+@pytest.mark.parametrize("around", ["x", "\u00e9", "\u20ac", "\U0001f600"])
+def test_every_sequence_wherever_it_lies_among_sixteen_bytes(around):
+    """Long text is checked sixteen bytes at a time: all that can go wrong, in each place."""
+    edges = b"x\x7f\x80\x8f\x90\x9f\xa0\xbf\xc1\xc2\xdf\xe0\xed\xf0\xf4\xf5"
+    before, after = (around * 6).encode(), (around * 120).encode()
+    for lead, *rest in itertools.product(b"x\xc2\xe0\xe1\xed\xf0\xf1\xf4", edges, edges, b"x\x80\xbf\xc2"):
+        sequence = bytes([lead, *rest])
+        fine = utf8_fault(sequence + after) is None
+        for shift in range(0, 16, 1 if fine else 5):
+            payload = before + b"-" * shift + sequence + after
+            head = b"\x81\xfe" + len(payload).to_bytes(2, "big") + bytes(4)
+            assert (ws.Parser().feed(head + payload)[0][0] == "data") == fine, payload
+
+
 bits_of_text = st.text(max_size=12).map(str.encode)
 odd_bytes = st.sampled_from([
     b"\x80", b"\xc0\xaf", b"\xc3", b"\xe0\x9f", b"\xe2\x82", b"\xed\xa0\x80", b"\xf0\x9f\x98", b"\xf4\x90",
