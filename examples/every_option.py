@@ -49,6 +49,9 @@ with tempfile.TemporaryDirectory() as directory:
         write_timeout=20,
         # Seconds that a stopping server waits for what is under way.
         shutdown_timeout=2,
+        # How many files are remembered, and how many bytes of small ones are held in memory.
+        cache_files=4096,
+        cache_bytes=16 << 20,
         # Media types by extension, beside those that every server knows.
         mime_types={"pyx": "text/x-cython"},
         # A file for a line about each answer; "-" for standard output. SIGUSR1 opens it anew, for logrotate.

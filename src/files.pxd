@@ -66,13 +66,16 @@ cdef struct Files:
     MediaType *types             # hash table
     Slice default_type
     File **buckets
+    uint32_t bucket_count        # a power of two
+    int files_most               # files known
+    size_t bytes_most            # of contents in memory
     File *newest
     File *oldest
     int count, open_count        # files known; of them held open
     size_t bytes                 # contents in memory
     uint64_t hits, misses
 
-cdef bint files_init(Files *f) noexcept nogil
+cdef bint files_init(Files *f, int files_most, size_t bytes_most) noexcept nogil
 cdef void files_free(Files *f) noexcept nogil
 cdef int files_root(Files *f, const char *path, bint follow_symlinks) noexcept nogil
 cdef bint files_index(Files *f, int root, Slice name) noexcept nogil

@@ -10,6 +10,8 @@ class Roots:
         openat2: bool = True,
         index: Iterable[str] = ("index.html",),
         follow_symlinks: bool = False,
+        files_most: int = 16384,
+        bytes_most: int = 67108864,
     ) -> None: ...
     def find(
         self, root: int, path: bytes, now_ms: int = 0, encoded: str | None = None

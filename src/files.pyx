@@ -17,7 +17,7 @@ and counted, and only file_add and file_drop change either.
 
 import os
 
-from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memset
@@ -31,18 +31,19 @@ from c1m.linux cimport (
 
 cdef enum:
     SMALL_MOST = 32 << 10        # bytes; beyond, sendfile costs less than a copy
-    FILES_MOST = 16384           # files known
-    BYTES_MOST = 64 << 20        # of contents in memory
     OPEN_MOST = 256              # files held open
-    BUCKETS = 16384              # a power of two
-    TYPES = 4096                 # likewise, with room to spare for some 1,500 extensions
+    TYPES = 4096                 # a power of two, with room to spare for some 1,500 extensions
     FRESH_MS = 1000
 
 
-cdef bint files_init(Files *f) noexcept nogil:
-    """An empty set of roots. False: memory is out."""
+cdef bint files_init(Files *f, int files_most, size_t bytes_most) noexcept nogil:
+    """An empty set of roots, and the bounds of its cache. False: memory is out."""
     memset(f, 0, sizeof(Files))
-    f.buckets = <File **>calloc(BUCKETS, sizeof(File *))
+    f.files_most, f.bytes_most = files_most, bytes_most
+    f.bucket_count = 64
+    while f.bucket_count < <uint32_t>files_most:
+        f.bucket_count *= 2
+    f.buckets = <File **>calloc(f.bucket_count, sizeof(File *))
     f.types = <MediaType *>calloc(TYPES, sizeof(MediaType))
     return f.buckets != NULL and f.types != NULL
 
@@ -226,7 +227,7 @@ cdef Found files_sidecar(Files *f, const File *file, uint8_t sidecar, int64_t no
 
 cdef Found find(Files *f, int root, Slice path, uint8_t sidecar, int64_t now_ms, File **found) noexcept nogil:
     cdef uint64_t hash = hashed(path.at, path.n, <uint64_t>root << 8 | sidecar)
-    cdef File *file = f.buckets[hash & (BUCKETS - 1)]
+    cdef File *file = f.buckets[hash & (f.bucket_count - 1)]
     while file != NULL:
         if (file.hash == hash and file.root == root and file.sidecar == sidecar and
                 file.path_n == path.n and memcmp(file.path, path.at, path.n) == 0):
@@ -423,14 +424,14 @@ cdef Block *body_of(int fd, const stat_t *stat) noexcept nogil:
 # ---- the cache's books ----
 
 cdef void file_add(Files *f, File *file) noexcept nogil:
-    cdef File **bucket = &f.buckets[file.hash & (BUCKETS - 1)]
+    cdef File **bucket = &f.buckets[file.hash & (f.bucket_count - 1)]
     file.chain = bucket[0]
     bucket[0] = file
     age_link(f, file)
     f.count += 1
     f.open_count += file.body.fd >= 0
     f.bytes += file.body.size
-    while f.oldest != file and (f.count > FILES_MOST or f.bytes > BYTES_MOST):
+    while f.oldest != file and (f.count > f.files_most or f.bytes > f.bytes_most):
         file_drop(f, f.oldest)
     while f.open_count > OPEN_MOST:
         open_file_drop(f)
@@ -448,7 +449,7 @@ cdef bint open_file_drop(Files *f) noexcept nogil:
 
 
 cdef void file_drop(Files *f, File *file) noexcept nogil:
-    cdef File **link = &f.buckets[file.hash & (BUCKETS - 1)]
+    cdef File **link = &f.buckets[file.hash & (f.bucket_count - 1)]
     while link[0] != file:
         link = &link[0].chain
     link[0] = file.chain
@@ -488,14 +489,15 @@ cdef class Roots:
     """Document roots as Python sees them.
 
     paths: directories; types: media types by extension without its dot; index: names that stand for their directory;
-    openat2: False to do without that call.
+    openat2: False to do without that call; files_most and bytes_most: the bounds of the cache.
     """
 
     cdef Files f
     cdef list types, index
 
-    def __cinit__(self, paths, types, bint openat2=True, index=("index.html",), bint follow_symlinks=False):
-        if not files_init(&self.f):
+    def __cinit__(self, paths, types, bint openat2=True, index=("index.html",), bint follow_symlinks=False,
+                  int files_most=16384, size_t bytes_most=67108864):
+        if not files_init(&self.f, files_most, bytes_most):
             raise MemoryError
         self.f.no_openat2 = not openat2
         self.types = [(extension.encode(), name.encode()) for extension, name in types.items()]

@@ -28,6 +28,8 @@ __all__ = ["Root", "Server"]
 _BACKLOG = 4096
 _MESSAGE_MOST = (1 << 31) - 1
 _FIELDS_MOST = 8192
+_CACHE_FILES_MOST = 1 << 22
+_CACHE_BYTES_MOST = 1 << 40
 _TIMEOUT_MOST = 365 * 86400.0
 
 _SLOW = ("close", "drop-newest", "drop-oldest", "latest")
@@ -141,6 +143,9 @@ class Server:
     keep_alive_timeout: seconds that a connection may idle between requests. Default 75.
     write_timeout: seconds that a client may leave what we send unread. Default 60.
     shutdown_timeout: seconds that a stopping server waits for what is in flight. Default 3.
+    cache_files: how many files are remembered, the most recently asked for. Default 16384.
+    cache_bytes: of those up to 32 KiB the contents are held in memory, up to so many bytes in all; stats() tells how
+        much there is, and how often it served. Default 64 MiB.
     mime_types: media types by file extension, such as ``{"geojson": "application/geo+json"}``, beside those that
         are known already. Text gets ``charset=utf-8``. Default none.
     access_log: a file to which a line is appended for every answer, or ``"-"`` for standard output. Lines are written
@@ -170,6 +175,8 @@ class Server:
         keep_alive_timeout: float = 75.0,
         write_timeout: float = 60.0,
         shutdown_timeout: float = 3.0,
+        cache_files: int = 16384,
+        cache_bytes: int = 64 << 20,
         mime_types: Mapping[str, str] | None = None,
         access_log: _Path | None = None,
         access_log_format: str = "combined",
@@ -196,6 +203,8 @@ class Server:
         self._keep_ms = _milliseconds("keep_alive_timeout", keep_alive_timeout)
         self._stall_ms = _milliseconds("write_timeout", write_timeout)
         self._grace_ms = _milliseconds("shutdown_timeout", shutdown_timeout)
+        self._cache_files = _amount("cache_files", cache_files, _CACHE_FILES_MOST)
+        self._cache_bytes = _amount("cache_bytes", cache_bytes, _CACHE_BYTES_MOST)
         if access_log_format not in ("combined", "json"):
             raise ValueError(f"access_log_format: {access_log_format!r} is neither 'combined' nor 'json'")
         self._log_path = None if access_log is None else _path("access_log", access_log)
@@ -290,10 +299,10 @@ class Server:
                 raise ValueError(f"subprotocols: {protocol!r} is not a token")
         route: dict[str, Any] = {
             "handler": None,
-            "max_message": _bytes("max_message", max_message),
+            "max_message": _amount("max_message", max_message, _MESSAGE_MOST),
             "idle_ms": idle_ms,
             "ping_ms": ping_ms,
-            "max_backlog": _bytes("max_backlog", max_backlog),
+            "max_backlog": _amount("max_backlog", max_backlog, _MESSAGE_MOST),
             "when_slow": _SLOW.index(when_slow),
             "origins": [_origin("origins", o) for o in ([origins] if isinstance(origins, str) else origins)],
             "subprotocols": [protocol.encode() for protocol in subprotocols],
@@ -340,6 +349,8 @@ class Server:
             stall_ms=self._stall_ms,
             head_ms=self._head_ms,
             keep_ms=self._keep_ms,
+            cache_files=self._cache_files,
+            cache_bytes=self._cache_bytes,
             types={ext.encode(): _with_charset(kind).encode() for ext, kind in types.items()},
             listing=page,
         )
@@ -573,11 +584,11 @@ def _origin(name: str, origin: str) -> bytes:
     return origin.encode()
 
 
-def _bytes(name: str, n: int) -> int:
+def _amount(name: str, n: int, most: int) -> int:
     if not isinstance(n, int):
         raise TypeError(f"{name}: {n!r} is not an int")
-    if not 1 <= n <= _MESSAGE_MOST:
-        raise ValueError(f"{name}: {n} is not between 1 and {_MESSAGE_MOST} bytes")
+    if not 1 <= n <= most:
+        raise ValueError(f"{name}: {n} is not between 1 and {most}")
     return n
 
 

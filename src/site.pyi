@@ -74,6 +74,8 @@ class Site(Loop):
         stall_ms: int,
         head_ms: int,
         keep_ms: int,
+        cache_files: int,
+        cache_bytes: int,
         types: dict[bytes, bytes],
         listing: Callable[[int, int, bytes, bool], bytes],
     ) -> None: ...

@@ -1731,19 +1731,19 @@ cdef class Site(Loop):
     """Document roots and WebSocket routes on a reactor.
 
     stall_ms, head_ms, keep_ms: how long, in milliseconds, queued output may stall, a request may take to come
-    whole, a connection may idle between requests. types: media types by extension without its dot, as bytes.
+    whole, a connection may idle between requests. cache_files, cache_bytes: bounds of the cache. types: media types by extension without its dot, as bytes.
     listing: makes the page that lists a directory, as c1m.listing.page does.
     Raises MemoryError, OSError.
     """
 
-    def __cinit__(self, *, int64_t stall_ms, int64_t head_ms, int64_t keep_ms, dict types, listing):
+    def __cinit__(self, *, int64_t stall_ms, int64_t head_ms, int64_t keep_ms, int cache_files, size_t cache_bytes, dict types, listing):
         cdef App *a = &self.app
         self.kept = []
         self.listing = listing
         memset(a, 0, sizeof(App))
         a.r = &self.r
         a.site = <void *>self
-        if not files_init(&a.files):
+        if not files_init(&a.files, cache_files, cache_bytes):
             raise MemoryError
         a.files.default_type = Slice(b"application/octet-stream", 24)
         for extension, name in types.items():

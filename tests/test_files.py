@@ -596,6 +596,18 @@ def test_bytes_in_memory_are_bounded(tmp_path):
     assert roots.counters()["files"] == BYTES_MOST // SMALL_MOST
 
 
+def test_the_bounds_are_settings(tmp_path):
+    (tmp_path / "file").write_bytes(b"x" * 1000)
+    links_to(tmp_path / "file", 100)
+    few, small = Roots([tmp_path], {}, files_most=10), Roots([tmp_path], {}, bytes_most=5500)
+    many = Roots([tmp_path], {}, files_most=1 << 20)
+    for i in range(100):
+        for roots in (few, small, many):
+            assert roots.find(0, b"/%d" % i)["size"] == 1000
+    assert [roots.counters()["files"] for roots in (few, small, many)] == [10, 5, 100]
+    assert [roots.counters()["bytes"] for roots in (few, small, many)] == [10_000, 5000, 100_000]
+
+
 def test_open_files_are_bounded_and_closed_at_the_end(tmp_path):
     (tmp_path / "file").write_bytes(b"x" * (SMALL_MOST + 1))
     (tmp_path / "small").write_bytes(b"x")
