@@ -3,6 +3,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from c1m.buf cimport Block, Slice
+from c1m.linux cimport timespec
 
 cdef enum Found:
     FILE_FOUND
@@ -22,10 +23,11 @@ cdef struct File:                # what is known of a path that was found; good 
     File *newer
     File *older
     Block *body                  # the contents, or the open file
-    Block *head                  # the caller's: whatever it wants to keep beside the file
+    Block *head                  # the caller's: whatever it wants to keep beside the file, by files_keep
     int64_t size, mtime          # bytes; Unix time in seconds
     int64_t modified             # the same for those who ask: neither before 1970 nor ever in the future
     long mtime_ns
+    timespec changed             # st_ctime, which nobody can set: what was changed behind its mtime's back shows here
     uint64_t device, inode
     int64_t checked_ms           # when it was last seen to be unchanged
     Slice type                   # media type
@@ -48,7 +50,10 @@ cdef enum Sidecar:               # name.gz, name.br and name.zst beside a name; 
     SIDECARS
 
 cdef struct Root:
+    char *path                   # absolute
     int dir                      # O_PATH descriptor
+    uint64_t device, inode
+    int64_t checked_ms           # when the path was last seen to lead there
     bint follow_symlinks         # even out of the root
     int index_n
     Slice[INDEX_MOST] index      # names that stand for their directory, the first that exists
@@ -68,11 +73,11 @@ cdef struct Files:
     File **buckets
     uint32_t bucket_count        # a power of two
     int files_most               # files known
-    size_t bytes_most            # of contents in memory
+    size_t bytes_most            # of memory for all that is known of them, contents and heads included
     File *newest
     File *oldest
     int count, open_count        # files known; of them held open
-    size_t bytes                 # contents in memory
+    size_t bytes                 # of memory that they take
     uint64_t hits, misses
 
 cdef bint files_init(Files *f, int files_most, size_t bytes_most) noexcept nogil
@@ -83,4 +88,6 @@ cdef bint files_type(Files *f, Slice extension, Slice name) noexcept nogil
 cdef Found files_find(Files *f, int root, Slice path, int64_t now_ms, File **found) noexcept nogil
 cdef uint32_t files_sidecars(Files *f, File *file, int64_t now_ms) noexcept nogil
 cdef Found files_sidecar(Files *f, const File *file, uint8_t sidecar, int64_t now_ms, File **found) noexcept nogil
+cdef void files_keep(Files *f, File *file, Block *head) noexcept nogil
+cdef void files_forget(Files *f, int64_t now_ms) noexcept nogil
 cdef int files_directory(Files *f, int root, Slice path) noexcept nogil

@@ -8,8 +8,9 @@ with a dot, which is also what keeps "." and ".." out, save .well-known in the r
 file nor directory (a FIFO or device is opened without blocking and closed again).
 
 The cache maps (root, path) to a File. Contents of up to SMALL_MOST bytes are held in memory, larger files are
-held open. A File is looked at again once a second, when it is asked for; if its inode, size or time have
-changed it is loaded anew. It is bounded in files, bytes and descriptors; the file longest unasked goes first.
+held open. A File is looked at again once a second, when it is asked for; if its inode, size or times have
+changed it is loaded anew, and so are all when the root's path leads to another directory. It is bounded in files,
+bytes and descriptors; the file longest unasked goes first, and in any case after a minute.
 
 Invariants: a block in flight outlives its File (it is reference-counted). A File in a bucket is in the age list
 and counted, and only file_add and file_drop change either.
@@ -20,13 +21,13 @@ import os
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcmp, memcpy, memset, strdup
 
 from c1m.buf cimport block_drop, block_new, hashed, put, put_text
 from c1m.linux cimport (
     EAGAIN, EMFILE, ENFILE, ENOENT, ENOMEM, ENOSYS, EPERM, EXDEV, F_DUPFD_CLOEXEC, O_CLOEXEC, O_DIRECTORY, O_NOCTTY, O_NONBLOCK,
     O_PATH, O_RDONLY, RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, S_ISDIR, S_ISREG, SYS_openat2, c_open, close, errno, fcntl,
-    fstat, open_how, openat, pread, readlink, stat_t, syscall,
+    fstat, open_how, openat, pread, readlink, stat_t, syscall, timespec,
 )
 
 cdef enum:
@@ -34,6 +35,7 @@ cdef enum:
     OPEN_MOST = 256              # files held open
     TYPES = 4096                 # a power of two, with room to spare for some 1,500 extensions
     FRESH_MS = 1000
+    IDLE_MS = 60000              # a file unasked for so long is forgotten: its disk space may be wanted
 
 
 cdef bint files_init(Files *f, int files_most, size_t bytes_most) noexcept nogil:
@@ -54,6 +56,7 @@ cdef void files_free(Files *f) noexcept nogil:
         file_drop(f, f.oldest)
     for i in range(f.roots_n):
         close(f.roots[i].dir)
+        free(f.roots[i].path)
     while f.spares_n:
         f.spares_n -= 1
         close(f.spares[f.spares_n])
@@ -63,18 +66,54 @@ cdef void files_free(Files *f) noexcept nogil:
 
 
 cdef int files_root(Files *f, const char *path, bint follow_symlinks) noexcept nogil:
-    """Adds a directory, without index names; returns its number, or a negated errno."""
-    cdef int fd
+    """Adds a directory by its absolute path, without index names; returns its number, or a negated errno."""
+    cdef Root *root = &f.roots[f.roots_n]
+    cdef int fault
     if f.roots_n == ROOTS_MOST:
         return -EMFILE
-    fd = c_open(path, O_PATH | O_DIRECTORY | O_CLOEXEC)
-    if fd < 0:
-        return -errno
-    f.roots[f.roots_n].dir = fd
-    f.roots[f.roots_n].follow_symlinks = follow_symlinks
+    memset(root, 0, sizeof(Root))
+    root.dir = -1
+    root.path = strdup(path)
+    if root.path == NULL or not root_open(root):
+        fault = errno
+        free(root.path)
+        return -fault
+    root.follow_symlinks = follow_symlinks
     f.roots_n += 1
     spares_fill(f)               # now: by the first request visitors may have taken them all
     return f.roots_n - 1
+
+
+cdef bint root_open(Root *root) noexcept nogil:
+    """Opens what the path leads to now, if that is another directory than we have. False: we have it, or there is none."""
+    cdef stat_t stat
+    cdef int dir = c_open(root.path, O_PATH | O_DIRECTORY | O_CLOEXEC)
+    if dir < 0:
+        return False
+    if fstat(dir, &stat) < 0 or (root.dir >= 0 and stat.st_ino == root.inode and stat.st_dev == root.device):
+        close(dir)
+        return False
+    if root.dir >= 0:
+        close(root.dir)
+    root.dir, root.device, root.inode = dir, stat.st_dev, stat.st_ino
+    return True
+
+
+cdef void root_check(Files *f, int number, int64_t now_ms) noexcept nogil:
+    """Once a second: where a release is put online by a link that is turned, what we know is of the one before."""
+    cdef Root *root = &f.roots[number]
+    cdef File *file = f.oldest
+    cdef File *newer
+    if now_ms - root.checked_ms < FRESH_MS:
+        return
+    root.checked_ms = now_ms
+    if not root_open(root):
+        return
+    while file != NULL:
+        newer = file.newer
+        if file.root == number:
+            file_drop(f, file)
+        file = newer
 
 
 cdef bint files_index(Files *f, int root, Slice name) noexcept nogil:
@@ -160,13 +199,15 @@ cdef int open_beneath(Files *f, const Root *root, const char *name, int flags) n
         if errno == ENOSYS or errno == EPERM:       # a sandbox that does not know the call may say EPERM
             f.no_openat2 = True
             return open_checked(root.dir, name, flags)
+        if errno == EXDEV:                          # a link that is absolute, or goes out and comes in again
+            return open_checked(root.dir, name, flags)
         if errno != EAGAIN:                         # a rename elsewhere raced with the walk: openat2(2)
             break
     return -errno
 
 
 cdef int open_checked(int root, const char *name, int flags) noexcept nogil:
-    """open_beneath for kernels before 5.6: opens the bare inode, and goes on only if it lies below the root."""
+    """Opens the bare inode, wherever links lead, and goes on only if it lies below the root. All that kernels before 5.6 have."""
     cdef char[4096] base, real
     cdef char[32] link
     cdef ssize_t base_n, real_n
@@ -217,6 +258,7 @@ cdef int open_sparing(Files *f, const Root *root, const char *name, int flags) n
 
 cdef Found files_find(Files *f, int root, Slice path, int64_t now_ms, File **found) noexcept nogil:
     """Finds what an unescaped path that begins with a slash names; with FILE_FOUND, found is set."""
+    root_check(f, root, now_ms)
     return find(f, root, path, NO_SIDECAR, now_ms, found)
 
 
@@ -258,17 +300,22 @@ cdef uint32_t files_sidecars(Files *f, File *file, int64_t now_ms) noexcept nogi
         fd = open_sparing(f, &f.roots[file.root], name, O_PATH | O_CLOEXEC)
         if fd < 0:
             continue
-        if fstat(fd, &stat) == 0 and S_ISREG(stat.st_mode) and stat.st_mtim.tv_sec >= file.mtime and (
-                stat.st_mtim.tv_sec > file.mtime or stat.st_mtim.tv_nsec >= file.mtime_ns):
+        if fstat(fd, &stat) == 0 and S_ISREG(stat.st_mode) and not older(&stat.st_mtim, file):
             there |= 1 << sidecar
         close(fd)
         spares_fill(f)
     if there != file.sidecars:
-        block_drop(file.head)    # which says whether there are any
-        file.head = NULL
+        files_keep(f, file, NULL)            # the head says whether there are any
     file.sidecars = there
     file.sidecars_ms = now_ms
     return there
+
+
+cdef inline bint older(const timespec *time, const File *file) noexcept nogil:
+    """Whether something of that time is older than the file. Archives and copies may keep whole seconds only."""
+    if time.tv_sec != file.mtime:
+        return time.tv_sec < file.mtime
+    return time.tv_nsec and time.tv_nsec < file.mtime_ns
 
 
 cdef int files_directory(Files *f, int root, Slice path) noexcept nogil:
@@ -285,7 +332,7 @@ cdef bint hidden(Slice path) noexcept nogil:
     cdef size_t i
     for i in range(path.n - 1):
         if path.at[i] == c'/' and path.at[i + 1] == c'.':
-            if i or path.n < 13 or memcmp(path.at, b"/.well-known/", 13) != 0:
+            if i or path.n < 12 or memcmp(path.at, b"/.well-known", 12) != 0 or (path.n > 12 and path.at[12] != c'/'):
                 return True
     return False
 
@@ -329,7 +376,8 @@ cdef bint still_there(Files *f, File *file, int64_t now_ms) noexcept nogil:
         same = fd == -EMFILE or fd == -ENFILE or fd == -ENOMEM       # can't tell: better old than none
     else:
         same = (fstat(fd, &now) == 0 and now.st_ino == file.inode and now.st_dev == file.device and
-                now.st_size == file.size and now.st_mtim.tv_sec == file.mtime and now.st_mtim.tv_nsec == file.mtime_ns)
+                now.st_size == file.size and now.st_mtim.tv_sec == file.mtime and now.st_mtim.tv_nsec == file.mtime_ns and
+                now.st_ctim.tv_sec == file.changed.tv_sec and now.st_ctim.tv_nsec == file.changed.tv_nsec)
         close(fd)
         spares_fill(f)
     if same:
@@ -387,17 +435,27 @@ cdef File *file_new(Files *f, int root, Slice path, uint8_t sidecar, int fd, con
     file.mtime_ns = stat.st_mtim.tv_nsec
     # A time may be set to anything (utimensat(2)), but not the time at which that was done.
     file.modified = max(0, min(stat.st_mtim.tv_sec, stat.st_ctim.tv_sec))
+    file.changed = stat.st_ctim
     file.device = stat.st_dev
     file.inode = stat.st_ino
     file.sidecar = sidecar
-    # Size and time alone may be those of the file that this is an encoded form of.
-    file.etag = Slice(&file.etag_text[0], snprintf(<char *>file.etag_text, ETAG_MOST, '"%llx-%llx%s"',
-                      <unsigned long long>file.mtime * 1000000000 + <unsigned long long>file.mtime_ns, <unsigned long long>file.size,
-                      ending_of(sidecar)))
+    etag_make(file, stat)
     file.root = root
     file.path_n = <uint32_t>path.n
     memcpy(file.path, path.at, path.n)
     return file
+
+
+cdef void etag_make(File *file, const stat_t *stat) noexcept nogil:
+    """Of what is in memory a hash; else of the times, too: size and mtime alone stay, where a build sets all times alike
+    (RFC 9110 section 8.8.1). What is an encoded form of a file says so, for it may be as long and as old."""
+    cdef uint64_t version
+    if file.body.fd < 0:
+        version = hashed(file.body.data, file.body.size, 0)
+    else:
+        version = hashed(<const uint8_t *>&stat.st_mtim, sizeof(timespec), 0) ^ hashed(<const uint8_t *>&stat.st_ctim, sizeof(timespec), 1)
+    file.etag = Slice(&file.etag_text[0], snprintf(<char *>file.etag_text, ETAG_MOST, '"%llx-%llx%s"',
+                      <unsigned long long>version, <unsigned long long>file.size, ending_of(file.sidecar)))
 
 
 cdef Block *body_of(int fd, const stat_t *stat) noexcept nogil:
@@ -430,11 +488,35 @@ cdef void file_add(Files *f, File *file) noexcept nogil:
     age_link(f, file)
     f.count += 1
     f.open_count += file.body.fd >= 0
-    f.bytes += file.body.size
-    while f.oldest != file and (f.count > f.files_most or f.bytes > f.bytes_most):
-        file_drop(f, f.oldest)
+    f.bytes += memory_of(file)
+    bounds_keep(f, file)
     while f.open_count > OPEN_MOST:
         open_file_drop(f)
+
+
+cdef inline size_t memory_of(const File *file) noexcept nogil:
+    return sizeof(File) + file.path_n + file.body.size + (0 if file.head == NULL else file.head.room)
+
+
+cdef void bounds_keep(Files *f, const File *asked) noexcept nogil:
+    """Forgets the files longest unasked, but for the one at hand, until the cache is within its bounds."""
+    while f.oldest != asked and (f.count > f.files_most or f.bytes > f.bytes_most):
+        file_drop(f, f.oldest)
+
+
+cdef void files_keep(Files *f, File *file, Block *head) noexcept nogil:
+    """Keeps a block of the caller's with a file, which must be the one asked for last, in place of any other."""
+    f.bytes -= memory_of(file)
+    block_drop(file.head)
+    file.head = head
+    f.bytes += memory_of(file)
+    bounds_keep(f, file)
+
+
+cdef void files_forget(Files *f, int64_t now_ms) noexcept nogil:
+    """Forgets files that nobody has asked for in a minute."""
+    while f.oldest != NULL and now_ms - f.oldest.checked_ms >= IDLE_MS:
+        file_drop(f, f.oldest)
 
 
 cdef bint open_file_drop(Files *f) noexcept nogil:
@@ -456,7 +538,7 @@ cdef void file_drop(Files *f, File *file) noexcept nogil:
     age_unlink(f, file)
     f.count -= 1
     f.open_count -= file.body.fd >= 0
-    f.bytes -= file.body.size
+    f.bytes -= memory_of(file)
     block_drop(file.body)
     block_drop(file.head)
     free(file)
@@ -539,6 +621,9 @@ cdef class Roots:
             "in_memory": file.body.fd < 0, "contents": contents,
             "sidecars": [endings[i] for i in range(1, SIDECARS) if there >> i & 1],
         }
+
+    def forget(self, int64_t now_ms):
+        files_forget(&self.f, now_ms)
 
     def counters(self):
         return {"files": self.f.count, "open": self.f.open_count, "bytes": self.f.bytes, "hits": self.f.hits, "misses": self.f.misses}

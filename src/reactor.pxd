@@ -77,6 +77,7 @@ cdef struct Upcalls:             # all that the reactor calls above it
     event_t closed               # free what hangs on conn.cold
     note_t note
     note_t woken                 # another thread called wake; the argument is 0
+    note_t alarm                 # the time that reactor_alarm set has come; likewise
 
 cdef enum:
     TIMERS = 64
@@ -141,6 +142,7 @@ cdef Conn *conn_of(const Reactor *r, uint64_t handle) noexcept nogil
 cdef uint64_t handle_of(const Reactor *r, const Conn *c) noexcept nogil
 cdef bint reactor_is_here(const Reactor *r) noexcept nogil
 cdef void reactor_wake(Reactor *r) noexcept nogil
+cdef void reactor_alarm(Reactor *r, uint8_t timer) noexcept nogil
 cdef void conn_finish(Reactor *r, Conn *c, bint linger) noexcept nogil
 cdef void conn_close(Reactor *r, Conn *c) noexcept nogil
 

@@ -654,6 +654,9 @@ cdef void deadlines_expire(Reactor *r) noexcept nogil:
             deadline_unlink(r, c)
             if c.flags & CLOSED:
                 continue
+            if c.kind == WAKER:
+                r.on.alarm(r.app, 0)
+                continue
             if i == r.stall_timer and c.output != NULL and peer_reads(r, c):
                 conn_deadline_set(r, c, r.stall_timer)
                 continue
@@ -821,6 +824,11 @@ cdef void reactor_wake(Reactor *r) noexcept nogil:
     """Makes the reactor turn, and call on.woken. Any thread may."""
     cdef uint64_t one = 1
     c_write(r.waker, &one, sizeof(one))
+
+
+cdef void reactor_alarm(Reactor *r, uint8_t timer) noexcept nogil:
+    """Calls on.alarm once, that timer's duration from now. There is one alarm: it is the deadline of the waker's entry."""
+    conn_deadline_set(r, &r.table[r.waker], timer)
 
 
 cdef void reactor_close_all(Reactor *r) noexcept nogil:

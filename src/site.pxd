@@ -122,6 +122,7 @@ cdef struct App:
     uint8_t head_timer           # for a request's head and body to come whole
     uint8_t close_timer          # for the peer's Close after ours
     uint8_t keep_timer           # for another request to begin
+    uint8_t forget_timer         # between two calls of site_alarm
     int64_t date_s               # the second that `date` shows
     uint8_t[DATE_SIZE] date
     uint8_t[REQUEST_LINE_MOST] path       # the request's, unescaped

@@ -35,8 +35,8 @@ from c1m.deflate cimport (
     deflate_agree, deflater_free, deflater_message, deflater_new, inflater_free, inflater_new, inflater_run,
 )
 from c1m.files cimport (
-    FILE_BUSY, FILE_DIRECTORY, FILE_FOUND, FILE_NONE, PATH_MOST, File, Found, files_directory, files_find, files_free, files_index,
-    files_init, files_root, files_sidecar, files_sidecars, files_type,
+    FILE_BUSY, FILE_DIRECTORY, FILE_FOUND, FILE_NONE, PATH_MOST, File, Found, files_directory, files_find, files_forget, files_free, files_index,
+    files_init, files_keep, files_root, files_sidecar, files_sidecars, files_type,
 )
 from c1m.http cimport (
     ACCEPT_ENCODING, AT_HEAD, BROTLI, CHUNKED, DATE_AT, DATE_SIZE, EXPECT_CONTINUE, EXPECT_UNKNOWN, GET, GZIP, HEAD,
@@ -53,7 +53,7 @@ from c1m.linux cimport (
 )
 from c1m.reactor cimport (
     BACKLOG_MOST, CLOSED, HELD, NOTE_FULL, OUTBOX, WANTS_DRAIN, Conn, Reactor, Upcalls, conn_backlog, conn_close, conn_deadline, conn_drop, conn_ending,
-    conn_finish, conn_hold, conn_of, conn_post, conn_push, conn_room, conn_send, conn_wrote, handle_of, reactor_close_all,
+    conn_finish, conn_hold, conn_of, conn_post, conn_push, conn_room, conn_send, conn_wrote, handle_of, reactor_alarm, reactor_close_all,
     reactor_is_here, reactor_wake, timer_for,
 )
 from c1m.topics cimport (
@@ -74,6 +74,7 @@ cdef enum:
     DEFLATE_LEVEL = 6            # zlib's default
     PACK_LEAST = 64              # bytes of a message below which compression gains nothing
     OWN_STREAMS = 0x80           # Conn.extra
+    FORGET_MS = 10000            # between looks at what the files' cache may forget
     CLOSE_MS = 10000             # that the peer has for its Close after ours
     ROOM_AHEAD = 16              # times what has come of a message, see room_for
     PART_HEAD_MOST = 512         # bytes before each part of a multipart answer
@@ -155,6 +156,13 @@ cdef void site_drained(void *app, Conn *c) noexcept nogil:
     conn_deadline(a.r, c, a.close_timer if c.state == WEBSOCKET_CLOSING else route_of(a, c).ping_timer)
     if route_of(a, c).handler != NULL:
         py_drained(a, c)
+
+
+cdef void site_alarm(void *app, int what) noexcept nogil:
+    """Once in a while, whatever comes or does not."""
+    cdef App *a = <App *>app
+    files_forget(&a.files, a.r.now_ms)
+    reactor_alarm(a.r, a.forget_timer)
 
 
 cdef void site_woken(void *app, int what) noexcept nogil:
@@ -380,13 +388,12 @@ cdef void head_of_whole(App *a, Conn *c, File *file) noexcept nogil:
     cdef Block *head = file.head
     cdef size_t line = DATE_AT + DATE_SIZE + 2                  # status line and Date
     if head == NULL:
-        head = file.head = block_new(HEAD_MOST + a.answer.mount.room)
+        to = conn_room(a.r, c, HEAD_MOST + a.answer.mount.room)
+        head = block_copy(to, http_length(put_file_fields(a, put_type(http_head(to, 200, date_now(a)), file), file), file.size) - to)
         if head == NULL:
             conn_close(a.r, c)
             return
-        to = http_head(head.data, 200, date_now(a))
-        to = put_file_fields(a, put_type(to, file), file)
-        head.size = http_length(to, file.size) - head.data
+        files_keep(&a.files, file, head)
     a.answer.length = file.size
     if a.answer.keep and a.request.minor and a.answer.origin.n == 0 and not (a.answer.by_origin or a.answer.by_accept):
         a.answer.status = 200
@@ -1753,11 +1760,12 @@ cdef class Site(Loop):
         a.head_timer = timer_for(a.r, head_ms)
         a.keep_timer = timer_for(a.r, keep_ms)
         a.close_timer = timer_for(a.r, CLOSE_MS)
+        a.forget_timer = timer_for(a.r, FORGET_MS)
         pthread_mutex_init(&a.lock, NULL)
         if not topics_init(&a.topics, subscriber_of, a):
             raise MemoryError
         a.r.app = a
-        a.r.on = Upcalls(site_opened, site_readable, site_drained, site_expired, site_leaving, site_closed, site_note, site_woken)
+        a.r.on = Upcalls(site_opened, site_readable, site_drained, site_expired, site_leaving, site_closed, site_note, site_woken, site_alarm)
 
     def log_to_memory(self, bint as_json):
         """Keeps an access log from now on, for log_take() to take away. Raises MemoryError."""
@@ -1808,6 +1816,7 @@ cdef class Site(Loop):
             if not files_index(&a.files, root, Slice(<bytes>name, len(name))):
                 raise ValueError("too many index names, or one that is too long")
         self.kept.append((host, prefix, index, cache, fields, origins))
+        reactor_alarm(a.r, a.forget_timer)
         m = <Mount *>calloc(1, sizeof(Mount))
         if m == NULL:
             raise MemoryError

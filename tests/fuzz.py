@@ -309,7 +309,8 @@ def roots() -> list[files.Roots]:
         (root / name).write_bytes(b"public")
     for name, to in {
         "up": "..", "out": "../outside", "far": place / "outside", "leaf": "../canary", "self": "self", "in": "a/b",
-        "a/b/up": "../../..", "a/b/down": "../file.txt", "proc": "/proc/self/root", "dot": ".git",
+        "a/b/up": "../../..", "a/b/down": "../file.txt", "proc": "/proc/self/root",
+        "round": root / "a", "a/again": "../../root/a/file.txt",
     }.items():
         (root / name).symlink_to(to)
     return [files.Roots([root], {"txt": "text/plain"}, openat2) for openat2 in (True, False)]
@@ -331,7 +332,7 @@ PATH = Target(
     check_path,
     [b"", b"a/file.txt", b"a/b/", b"in/index.html", b"out/canary", b"a/b/up/canary", b".well-known/file.txt"],
     [
-        b"/", b"..", b".", b"../", b"/./", b"//", b"up/", b"out/", b"far/", b"leaf", b"self", b"in/", b"proc/", b"dot/",
+        b"/", b"..", b".", b"../", b"/./", b"//", b"up/", b"out/", b"far/", b"leaf", b"self", b"in/", b"proc/", b"round/", b"again",
         b"canary", b"a/", b"b/", b".git/", b".well-known/", b"%2e%2e", b"\\", b"\xff", b"a" * 255, b"a/" * 2048,
     ],
 )

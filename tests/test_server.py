@@ -433,7 +433,7 @@ def test_stats_count(root):
             assert stats["requests"] == 7
             assert stats["answers"] == {"1xx": 1, "2xx": 4, "3xx": 1, "4xx": 1, "5xx": 0}
             assert stats["cached_files"] == 2
-            assert stats["cached_bytes"] == 1
+            assert 1 < stats["cached_bytes"] < 2000
             assert stats["bytes_sent"] > 50_000
             assert stats["out_of_descriptors"] == 0
             received = stats["bytes_received"]
