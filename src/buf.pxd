@@ -63,7 +63,6 @@ cdef extern from *:
 
     int close(int fd) noexcept nogil
     uint16_t bswap16 "__builtin_bswap16"(uint16_t) noexcept nogil
-    uint32_t bswap32 "__builtin_bswap32"(uint32_t) noexcept nogil
     uint64_t bswap64 "__builtin_bswap64"(uint64_t) noexcept nogil
     int ctz64 "__builtin_ctzll"(uint64_t) noexcept nogil
     int BIG_ENDIAN_HOST "(__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__)"

@@ -29,6 +29,7 @@ cdef enum Inflated:              # what inflater_run says; after all but INFLATE
 
 cdef struct DeflateSettings:     # what a route allows
     bint shared                  # no context outlives a message, either way: one pair of streams serves a whole worker
+    bint droppable               # messages of ours may be lost: none may build on another
     uint8_t window_bits          # 9 to 15, of either side at most
     uint8_t memory_level         # 1 to 9, as zlib counts
     uint8_t level                # 1 to 9

@@ -2,7 +2,7 @@ from collections.abc import Iterable
 from typing import Any
 
 def agree(
-    offers: bytes, shared: bool = False, window_bits: int = 15
+    offers: bytes, shared: bool = False, window_bits: int = 15, droppable: bool = False
 ) -> tuple[dict[str, Any], bytes] | None: ...
 
 class Codec:

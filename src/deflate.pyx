@@ -37,6 +37,7 @@ Strictness:
   value where none belongs, none where one does     7692 7.1      declined
   bits not 8 to 15, or with leading zeros           7692 7.1.2    declined
   server_no_context_takeover                        7692 7.1.1.1  done and answered; also unasked, if contexts are shared
+                                                                  or messages may be dropped
   client_no_context_takeover                        7692 7.1.1.2  answered: the client may as well be held to it
   server_max_window_bits of 9 to 15                 7692 7.1.2.1  answered with the smaller of it and ours; ours also unasked
   server_max_window_bits of 8                       7692 7.1.2.1  declined: zlib does not deflate for so small a window
@@ -126,7 +127,7 @@ cdef inline bint offer_accept(const Offer *o, const DeflateSettings *s, DeflateT
         return False
     t.server_bits = min(o.server_bits, s.window_bits) if o.server_bits else s.window_bits
     t.client_bits = min(o.client_bits, s.window_bits) if o.client_bits else <uint8_t>WINDOW_MOST
-    t.server_no_takeover = s.shared or o.server_no_takeover
+    t.server_no_takeover = s.shared or s.droppable or o.server_no_takeover
     t.client_no_takeover = s.shared or o.client_no_takeover or t.client_bits > s.window_bits
     return True
 
@@ -402,9 +403,9 @@ cdef Inflated inflater_feed(Inflater *i, const uint8_t *bytes, size_t n, size_t 
 
 # ---- a window for tests and fuzzers ----
 
-def agree(bytes offers, bint shared=False, uint8_t window_bits=15):
+def agree(bytes offers, bint shared=False, uint8_t window_bits=15, bint droppable=False):
     """(terms, answer) for one value of Sec-WebSocket-Extensions; None: no offer fits. ValueError: it is malformed."""
-    cdef DeflateSettings settings = DeflateSettings(shared, window_bits, 8, 6)
+    cdef DeflateSettings settings = DeflateSettings(shared, droppable, window_bits, 8, 6)
     cdef DeflateTerms terms
     cdef uint8_t answer[ANSWER_MOST]
     cdef size_t n = 0

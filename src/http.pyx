@@ -49,7 +49,7 @@ Strictness:
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memset, strlen
 
-from c1m.buf cimport ALNUM, CLASS, DIGIT, HEX, HOST, TARGET, TOKEN, Block, Slice, block_copy, block_drop, block_new, find_control, hex_value, put, put_number, put_text, same_letters
+from c1m.buf cimport CLASS, DIGIT, HEX, HOST, TARGET, TOKEN, Block, Slice, block_copy, block_drop, block_new, find_control, hex_value, put, put_number, put_text, same_letters
 
 cdef enum:
     CR = 13

@@ -1,6 +1,6 @@
 """What the kernel looks like. Extern declarations only; the man page of the same name says the rest."""
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 cdef extern from *:
     """
@@ -15,6 +15,7 @@ cdef extern from *:
     #include <string.h>
     #include <netinet/tcp.h>
     #include <pthread.h>
+    #include <signal.h>
     #include <sys/epoll.h>
     #include <sys/eventfd.h>
     #include <sys/ioctl.h>
@@ -39,6 +40,12 @@ cdef extern from *:
         if (a.any.sa_family == AF_INET6) inet_ntop(AF_INET6, &a.six.sin6_addr, to, 64);
     }
 
+    /* sendfile(2) has no MSG_NOSIGNAL: where a lost connection would end the process, it is not to. Python starts so. */
+    static inline void c1m_ignore_sigpipe(void) {
+        struct sigaction now;
+        if (sigaction(SIGPIPE, NULL, &now) == 0 && now.sa_handler == SIG_DFL) signal(SIGPIPE, SIG_IGN);
+    }
+
     /* Has malloc keep up to `idle` freed bytes, of blocks below `block` bytes, for what comes next (mallopt(3)). */
     static inline void c1m_keep_freed(int block, int idle) {
     #ifdef __GLIBC__
@@ -48,8 +55,7 @@ cdef extern from *:
     }
     """
     int errno
-    int EAGAIN, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOSYS, EPERM, EXDEV, ELOOP, ENOENT, ENOTDIR, ENAMETOOLONG
-    int EACCES, ECONNABORTED
+    int EAGAIN, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOSYS, EPERM, EXDEV, ENOENT, ECONNABORTED
 
     # epoll(7)
     ctypedef union epoll_data_t:
@@ -57,7 +63,7 @@ cdef extern from *:
     struct epoll_event:
         uint32_t events
         epoll_data_t data
-    int EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL, EPOLL_CLOEXEC
+    int EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CLOEXEC
     uint32_t EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP, EPOLLRDHUP, EPOLLET
     int epoll_create1(int flags) noexcept nogil
     int epoll_ctl(int epoll, int op, int fd, epoll_event *event) noexcept nogil
@@ -74,13 +80,14 @@ cdef extern from *:
     struct msghdr:
         iovec *msg_iov
         size_t msg_iovlen
-    int SOCK_NONBLOCK, SOCK_CLOEXEC, MSG_NOSIGNAL, MSG_MORE, SHUT_WR, SOL_SOCKET, SO_LINGER
+    int SOCK_NONBLOCK, SOCK_CLOEXEC, MSG_NOSIGNAL, MSG_MORE, SHUT_WR
     int accept4(int fd, void *address, void *length, int flags) noexcept nogil
     ssize_t recv(int fd, void *bytes, size_t n, int flags) noexcept nogil
     ssize_t send(int fd, const void *bytes, size_t n, int flags) noexcept nogil
     ssize_t sendmsg(int fd, const msghdr *message, int flags) noexcept nogil
     ssize_t sendfile(int out, int file, int64_t *offset, size_t n) noexcept nogil
     int shutdown(int fd, int how) noexcept nogil
+    unsigned long FIONREAD       # tcp(7), unix(7): bytes that wait to be received
     unsigned long SIOCOUTQ       # tcp(7), unix(7): bytes sent and not yet acknowledged, or not yet read
     int ioctl(int fd, unsigned long request, ...) noexcept nogil
     void peer_address "c1m_peer"(int fd, char *to) noexcept nogil
@@ -137,6 +144,12 @@ cdef extern from *:
     void *MAP_FAILED
     void *mmap(void *at, size_t n, int protection, int flags, int fd, int64_t offset) noexcept nogil
     int munmap(void *at, size_t n) noexcept nogil
+
+    # signal(7)
+    void ignore_sigpipe "c1m_ignore_sigpipe"() noexcept nogil
+
+    # usleep(3)
+    int usleep(unsigned int us) noexcept nogil
 
     # mallopt(3), where there is one
     void keep_freed "c1m_keep_freed"(int block, int idle) noexcept nogil

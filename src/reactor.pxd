@@ -16,9 +16,9 @@ cdef enum ConnFlag:
     CLOSED = 0x01                # to be freed at the end of this turn; nothing more happens to it
     FINISHING = 0x02             # closes when all output has left; reads no more
     LINGER = 0x04                # and then reads the peer's rest away, lest a reset overtake our last answer
-    DROPPING = 0x08              # doing so
+    LINGERING = 0x08             # doing so
     PEER_DONE = 0x10             # the peer has sent all it will
-    PAUSED = 0x20                # not read until its output has drained
+    PAUSED = 0x20                # not read until most of its output has drained
     WATCHING_OUT = 0x40          # EPOLLOUT is in its set
     AGAIN = 0x80                 # on the list for the next turn
     ENDING = 0x100               # the end of its stream has had its edge: read until it comes
@@ -26,6 +26,8 @@ cdef enum ConnFlag:
     RESUMED = 0x400              # bytes kept aside are to be looked at although none came
     DIRTY = 0x800                # on the list of those whose queue is sent at the end of this turn
     WANTS_DRAIN = 0x1000         # on.drained is wanted, though output may never have stalled
+    STALLED = 0x2000             # the kernel would not take all of its output: its deadline is the stall timer's
+    UNGATED = 0x4000             # read however much output waits: the application bounds that itself
 
 cdef struct Piece:               # some bytes of a block, waiting to be sent
     Piece *next
@@ -39,7 +41,9 @@ cdef struct Queue:               # output the kernel would not take yet, first t
     Piece *first
     Piece *last
     size_t bytes
-    int held                     # bytes that the kernel held besides, when the stall timer was last set
+    uint32_t pieces
+    int unacked                  # bytes that the kernel held besides, when the stall timer was last set
+    Queue *next                  # among those that are in nobody's use
 
 cdef struct Conn:                # 64 bytes, one cache line; its index in the table is its fd
     uint8_t kind                 # ConnKind
@@ -63,6 +67,7 @@ cdef struct Timer:               # visitors whose deadline lies the same duratio
 ctypedef size_t (*readable_t)(void *app, Conn *c, uint8_t *bytes, size_t n) noexcept nogil
 ctypedef void (*event_t)(void *app, Conn *c) noexcept nogil
 ctypedef void (*note_t)(void *app, int what) noexcept nogil
+ctypedef bint (*call_t)(void *app) noexcept nogil
 
 cdef enum Note:                  # what the reactor has to say for the log
     NOTE_FULL                    # no descriptors left: not accepting
@@ -71,19 +76,20 @@ cdef enum Note:                  # what the reactor has to say for the log
 cdef struct Upcalls:             # all that the reactor calls above it
     event_t opened               # a visitor came: set its first deadline
     readable_t readable          # bytes came, or output has drained (then n may be 0): returns how many were used up
-    event_t drained              # output that had stalled has left; readable follows
+    event_t drained              # output that had stalled has left, or some of it where that is WANTS_DRAIN; readable follows
     event_t expired              # its deadline passed: close it, or set another
     event_t leaving              # the server is about to stop: say goodbye, conn_finish what is idle
     event_t closed               # free what hangs on conn.cold
     note_t note
-    note_t woken                 # another thread called wake; the argument is 0
-    note_t alarm                 # the time that reactor_alarm set has come; likewise
+    call_t woken                 # another thread called wake: returns whether all that was asked for is done
+    call_t alarm                 # the time that reactor_alarm set has come; the answer does not count
 
 cdef enum:
     TIMERS = 64
     TICK_SHIFT = 6               # a tick is 64 ms: what a deadline may be late by, and how often it can move
     OUTBOX = 256 << 10
-    BACKLOG_MOST = 256 << 10     # unsent bytes above which a visitor is read no further
+    BACKLOG_MOST = 256 << 10     # backlog above which a visitor is read no further
+    PIECE_COST = 96              # bytes of memory that a piece takes beside those it sends
 
 cdef struct Reactor:
     int epoll
@@ -103,6 +109,7 @@ cdef struct Reactor:
     int dirty_n
     bint in_turn
     unsigned long thread         # that runs the reactor, 0 for none (pthread_self(3))
+    Queue *spare_queues          # never freed while the reactor lives: see conn_unsent
     int32_t *doomed              # fds to be closed at the end of the turn
     int doomed_n
     Timer[TIMERS] timers
@@ -151,9 +158,18 @@ cdef inline void conn_wrote(Reactor *r, size_t n) noexcept nogil:
     """n bytes were written where conn_room said; they leave when the visit ends."""
     r.outbox_n += n
 
+cdef inline size_t conn_unsent(const Conn *c) noexcept nogil:
+    """Bytes the kernel has not taken yet. Any thread may ask: at worst it is told of another visitor's queue."""
+    cdef const Queue *q = c.output
+    return 0 if q == NULL else q.bytes
+
 cdef inline size_t conn_backlog(const Conn *c) noexcept nogil:
-    """Bytes the kernel has not taken yet."""
-    return 0 if c.output == NULL else c.output.bytes
+    """The same with the memory that it takes to keep them."""
+    return 0 if c.output == NULL else c.output.bytes + PIECE_COST * c.output.pieces
+
+cdef inline bint conn_choked(const Conn *c) noexcept nogil:
+    """Whether so much output waits that nothing more should be read that could bring more."""
+    return conn_backlog(c) > BACKLOG_MOST and not c.flags & UNGATED
 
 cdef inline bint conn_ending(const Conn *c) noexcept nogil:
     """Whether nothing more may be read from or answered to it."""
@@ -166,3 +182,4 @@ cdef void reactor_close_all(Reactor *r) noexcept nogil
 cdef class Loop:
     cdef Reactor r
     cdef bint running
+    cdef watch(self, int fd, uint8_t kind)

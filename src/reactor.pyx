@@ -6,7 +6,8 @@ Refuses to know: HTTP, frames, paths, handlers. It calls upward through reactor.
 A turn:
 
     epoll_wait -> event_ready -> conn_read: recv into the inbox -> on.readable -> conn_flush: one send
-    then the visitors of the `again` list, then deadlines that have passed, then reap what was closed
+    then the visitors of the `again` list, then deadlines that have passed, then dirty_run: what was posted, one send
+    for each who got any; then reap what was closed
 
 Invariants a change must keep:
 - The fd is the index. An entry is FREE or whole; only conn_open, conn_finish, conn_close and reap move it between.
@@ -15,9 +16,10 @@ Invariants a change must keep:
   puts the visitor on the `again` list, or marks it PAUSED with output queued.
 - conn_close only marks. Entries are freed, and fds closed, in reap and nowhere else: so no fd is reused
   within a batch of events, and a pointer to a Conn is good until the turn ends.
-- While output stalls the deadline is the stall timer's; conn_deadline leaves it alone.
+- A visitor is STALLED from when the kernel would not take all until its queue is empty. So long its deadline is the
+  stall timer's, and conn_deadline leaves it alone; on.drained then sets another.
 - The outbox is of the visitor being visited. What others are sent meanwhile goes through conn_post.
-- Every byte passes net_recv, net_send or net_sendfile.
+- Every byte passes net_recv, net_send, net_sendv or net_sendfile.
 """
 
 import os
@@ -32,8 +34,8 @@ from c1m.linux cimport (
     ENOBUFS, ENOMEM, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT,
     EPOLLRDHUP, MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, MSG_MORE, MSG_NOSIGNAL, PROT_READ, PROT_WRITE,
     RLIMIT_NOFILE, SHUT_WR, SIOCOUTQ, SOCK_CLOEXEC, SOCK_NONBLOCK, accept4, c_read, c_write, clock_gettime, close, epoll_create1,
-    epoll_ctl, epoll_event, epoll_wait, errno, eventfd, getrlimit, ioctl, iovec, keep_freed, mmap, msghdr, munmap, pthread_self, recv, rlimit_t, send,
-    sendfile, sendmsg, setrlimit, shutdown, timespec,
+    epoll_ctl, epoll_event, epoll_wait, errno, eventfd, getrlimit, ignore_sigpipe, ioctl, iovec, keep_freed, mmap, msghdr, munmap, pthread_self, recv, rlimit_t, send,
+    sendfile, sendmsg, setrlimit, shutdown, timespec, FIONREAD,
 )
 
 cdef extern from *:
@@ -43,7 +45,7 @@ cdef enum:
     EVENTS = 512                 # taken from epoll at a time
     INBOX = 128 << 10            # one recv's worth; also all that is kept of a paused visitor's input
     ACCEPTS = 256                # per listener and turn
-    RUNS = 64                    # pieces in one sendmsg
+    RUNS = 256                   # pieces in one sendmsg
     SENDS = 1 << 20              # bytes of queued output per visitor and turn
     LINGER_MS = 2000
     KEPT_BLOCK = 4 << 20         # malloc keeps the memory of freed blocks below this size
@@ -72,7 +74,7 @@ cdef bint entry_watch(Reactor *r, int fd, uint8_t kind, uint32_t events) noexcep
     """Makes fd an entry of that kind, and epoll watch it. False: it can't be, and the entry is FREE."""
     cdef Conn *c = &r.table[fd]
     cdef epoll_event event
-    cdef uint32_t generation = c.generation
+    cdef uint32_t generation = c.generation or 1      # so that no handle is 0
     memset(c, 0, sizeof(Conn))
     c.generation = generation
     c.kind = kind
@@ -121,7 +123,7 @@ cdef void reap(Reactor *r) noexcept nogil:
         r.on.closed(r.app, c)
         deadline_unlink(r, c)
         block_drop(c.input)
-        queue_free(c)
+        queue_free(r, c)
         close(r.doomed[i])
         c.kind = FREE
         c.generation += 1
@@ -191,9 +193,8 @@ cdef inline ssize_t net_recv(Reactor *r, Conn *c, uint8_t *to, size_t n) noexcep
     return -1 if errno == EAGAIN or errno == EINTR else -2
 
 
-cdef inline ssize_t net_send(Reactor *r, Conn *c, const void *bytes, size_t n, int flags) noexcept nogil:
-    """Bytes the kernel took, 0 for none now; -1 where the connection is lost, and then it is closed."""
-    cdef ssize_t sent = send(fd_of(r, c), bytes, n, MSG_NOSIGNAL | flags)
+cdef inline ssize_t net_sent(Reactor *r, Conn *c, ssize_t sent) noexcept nogil:
+    """What became of bytes to be sent: how many the kernel took, 0 for none now; -1 where the connection is lost, and then it is closed."""
     if sent >= 0:
         r.sent += sent
         return sent
@@ -201,34 +202,27 @@ cdef inline ssize_t net_send(Reactor *r, Conn *c, const void *bytes, size_t n, i
         return 0
     conn_close(r, c)
     return -1
+
+
+cdef inline ssize_t net_send(Reactor *r, Conn *c, const void *bytes, size_t n, int flags) noexcept nogil:
+    return net_sent(r, c, send(fd_of(r, c), bytes, n, MSG_NOSIGNAL | flags))
 
 
 cdef inline ssize_t net_sendv(Reactor *r, Conn *c, iovec *runs, int n, int flags) noexcept nogil:
-    """Like net_send, of any number of runs."""
+    """Any number of runs."""
     cdef msghdr message
-    cdef ssize_t sent
     memset(&message, 0, sizeof(message))
     message.msg_iov, message.msg_iovlen = runs, n
-    sent = sendmsg(fd_of(r, c), &message, MSG_NOSIGNAL | flags)
-    if sent >= 0:
-        r.sent += sent
-        return sent
-    if errno == EAGAIN or errno == EINTR:
-        return 0
-    conn_close(r, c)
-    return -1
+    return net_sent(r, c, sendmsg(fd_of(r, c), &message, MSG_NOSIGNAL | flags))
 
 
 cdef inline ssize_t net_sendfile(Reactor *r, Conn *c, int file, int64_t at, size_t n) noexcept nogil:
-    """Like net_send, of n bytes of a file. A file that has become shorter loses the connection: its length was promised."""
+    """n bytes of a file. One that has become shorter loses the connection: its length was promised."""
     cdef ssize_t sent = sendfile(fd_of(r, c), file, &at, n)
-    if sent > 0:
-        r.sent += sent
-        return sent
-    if sent < 0 and (errno == EAGAIN or errno == EINTR):
-        return 0
-    conn_close(r, c)
-    return -1
+    if sent == 0:
+        conn_close(r, c)
+        return -1
+    return net_sent(r, c, sent)
 
 
 # ---- input ----
@@ -268,7 +262,7 @@ cdef void conn_read(Reactor *r, Conn *c, bint resumed) noexcept nogil:
         conn_settle(r, c)
     elif c.flags & HELD:
         pass                     # conn_hold visits it again
-    elif c.output != NULL and (used < have or c.output.bytes > BACKLOG_MOST):
+    elif c.output != NULL and (used < have or conn_choked(c)):
         c.flags |= PAUSED
     elif c.flags & PEER_DONE:
         conn_finish(r, c, False)
@@ -309,22 +303,23 @@ cdef void conn_flush(Reactor *r, Conn *c, int flags) noexcept nogil:
     """Sends the outbox; what the kernel does not take is queued."""
     cdef size_t n = r.outbox_n
     cdef ssize_t sent = 0
-    cdef bint first = c.output == NULL
-    cdef Block *rest
     if n == 0:
         return
-    r.outbox_n = 0
-    if c.flags & CLOSED:
+    if c.output != NULL or c.flags & CLOSED:
+        outbox_queue(r, c)
         return
-    if first:
-        sent = net_send(r, c, r.outbox, n, flags)
-        if sent < 0 or <size_t>sent == n:
-            return
-    rest = block_copy(r.outbox + sent, n - sent)
-    queue_add(r, c, rest, 0, n - sent, 0)
-    block_drop(rest)
-    if first:
+    r.outbox_n = 0
+    sent = net_send(r, c, r.outbox, n, flags)
+    if 0 <= sent < <ssize_t>n:
+        queue_copy(r, c, r.outbox + sent, n - sent)
         stalled(r, c)
+
+
+cdef void outbox_queue(Reactor *r, Conn *c) noexcept nogil:
+    """Puts what the outbox holds at the end of the queue."""
+    if r.outbox_n and not c.flags & CLOSED:
+        queue_copy(r, c, r.outbox, r.outbox_n)
+    r.outbox_n = 0
 
 
 cdef void conn_send(Reactor *r, Conn *c, Block *block, int64_t at, size_t n) noexcept nogil:
@@ -332,7 +327,6 @@ cdef void conn_send(Reactor *r, Conn *c, Block *block, int64_t at, size_t n) noe
     cdef size_t head = r.outbox_n
     cdef iovec[2] runs
     cdef ssize_t sent
-    cdef Block *rest
     if block.fd >= 0 or c.output != NULL or c.flags & CLOSED:
         conn_flush(r, c, MSG_MORE)
         if not c.flags & CLOSED:
@@ -347,9 +341,7 @@ cdef void conn_send(Reactor *r, Conn *c, Block *block, int64_t at, size_t n) noe
     if sent < 0 or <size_t>sent == head + n:
         return
     if <size_t>sent < head:
-        rest = block_copy(r.outbox + sent, head - sent)
-        queue_add(r, c, rest, 0, head - sent, 0)
-        block_drop(rest)
+        queue_copy(r, c, r.outbox + sent, head - sent)
         sent = head
     queue_add(r, c, block, at + (sent - head), n - (sent - head), 0)
     stalled(r, c)
@@ -360,11 +352,9 @@ cdef void conn_post(Reactor *r, Conn *c, Block *block, int64_t at, size_t n, uin
     if conn_ending(c):
         return
     if r.visited == c:
-        conn_flush(r, c, MSG_MORE)          # what was written before goes before
-        if c.flags & CLOSED:
-            return
+        outbox_queue(r, c)       # what was written before goes before
     queue_add(r, c, block, at, n, tag)
-    if c.flags & (DIRTY | CLOSED) or c.timer == r.stall_timer:
+    if c.flags & (DIRTY | CLOSED | STALLED):
         return
     c.flags |= DIRTY
     r.dirty[r.dirty_n] = fd_of(r, c)
@@ -378,7 +368,7 @@ cdef void conn_push(Reactor *r, Conn *c) noexcept nogil:
 
     Whoever empties the queue so has to post something more: what follows at the turn's end would not, without output.
     """
-    if c.output != NULL and c.timer != r.stall_timer and not c.flags & CLOSED:
+    if c.output != NULL and not c.flags & (STALLED | CLOSED):
         queue_send(r, c)
 
 
@@ -390,22 +380,18 @@ cdef void dirty_run(Reactor *r) noexcept nogil:
         c = &r.table[r.dirty[i]]
         i += 1
         c.flags &= ~DIRTY
-        if c.flags & CLOSED or c.output == NULL:
+        if c.flags & CLOSED or c.output == NULL or not drained(r, c):
             continue
-        queue_send(r, c)
-        if c.output == NULL and not c.flags & CLOSED:
-            if c.flags & WANTS_DRAIN:
-                r.on.drained(r.app, c)
-            if c.flags & FINISHING:
-                conn_settle(r, c)
-            elif c.flags & PAUSED:
-                c.flags = (c.flags & ~PAUSED) | RESUMED
-                conn_again(r, c)
+        if c.flags & FINISHING:
+            conn_settle(r, c)
+        elif c.flags & PAUSED:
+            c.flags = (c.flags & ~PAUSED) | RESUMED
+            conn_again(r, c)
     r.dirty_n = 0
 
 
 cdef size_t conn_drop(Reactor *r, Conn *c, uint32_t tag, size_t down_to) noexcept nogil:
-    """Drops queued pieces of which nothing has left, oldest first, until at most down_to bytes are queued.
+    """Drops queued pieces of which nothing has left, oldest first, until the backlog is at most down_to.
 
     tag: only of this kind, or 0 for of any but 0. Returns how many pieces that were.
     """
@@ -416,26 +402,35 @@ cdef size_t conn_drop(Reactor *r, Conn *c, uint32_t tag, size_t down_to) noexcep
     if c.output == NULL:
         return 0
     link = &c.output.first
-    while link[0] != NULL:
+    while link[0] != NULL and conn_backlog(c) > down_to:
         piece = link[0]
-        if c.output.bytes > down_to and piece.tag and (tag == 0 or piece.tag == tag) and not piece.begun:
+        if piece.tag and (tag == 0 or piece.tag == tag) and not piece.begun:
             link[0] = piece.next
             c.output.bytes -= piece.left
+            c.output.pieces -= 1
             block_drop(piece.block)
             free(piece)
             dropped += 1
         else:
             last = piece
             link = &piece.next
-    c.output.last = last
+    if link[0] == NULL:
+        c.output.last = last
     return dropped
+
+
+cdef inline void queue_copy(Reactor *r, Conn *c, const uint8_t *bytes, size_t n) noexcept nogil:
+    """Puts a copy of some bytes at the end of the queue."""
+    cdef Block *copy = block_copy(bytes, n)
+    queue_add(r, c, copy, 0, n, 0)
+    block_drop(copy)
 
 
 cdef void queue_add(Reactor *r, Conn *c, Block *block, int64_t at, size_t n, uint32_t tag) noexcept nogil:
     """Puts a piece of a block at the end of the queue. A NULL block means memory is out: the connection closes."""
     cdef Piece *piece = <Piece *>malloc(sizeof(Piece))
     if c.output == NULL and piece != NULL and block != NULL:
-        c.output = <Queue *>calloc(1, sizeof(Queue))
+        c.output = queue_new(r)
     if c.output == NULL or piece == NULL or block == NULL:
         free(piece)
         conn_close(r, c)
@@ -452,6 +447,26 @@ cdef void queue_add(Reactor *r, Conn *c, Block *block, int64_t at, size_t n, uin
         c.output.last.next = piece
     c.output.last = piece
     c.output.bytes += n
+    c.output.pieces += 1
+
+
+cdef Queue *queue_new(Reactor *r) noexcept nogil:
+    """An empty queue, one that was in use before if there is any. NULL: memory is out."""
+    cdef Queue *q = r.spare_queues
+    if q == NULL:
+        return <Queue *>calloc(1, sizeof(Queue))
+    r.spare_queues = q.next
+    return q
+
+
+cdef void queue_retire(Reactor *r, Conn *c) noexcept nogil:
+    """The visitor's queue is empty, and no longer its own."""
+    cdef Queue *q = c.output
+    memset(q, 0, sizeof(Queue))
+    q.next = r.spare_queues
+    r.spare_queues = q
+    c.output = NULL
+    c.flags &= ~STALLED
 
 
 cdef void queue_send(Reactor *r, Conn *c) noexcept nogil:
@@ -481,12 +496,12 @@ cdef void queue_send(Reactor *r, Conn *c) noexcept nogil:
         share -= min(share, <size_t>sent)
         queue_took(q, sent)
     if q.first == NULL:
-        free(q)
-        c.output = NULL
+        queue_retire(r, c)
         return
-    if share < SENDS or c.timer != r.stall_timer:
+    if share < SENDS or not c.flags & STALLED:
         peer_reads(r, c)
         conn_deadline_set(r, c, r.stall_timer)
+        c.flags |= STALLED
     if share == 0:
         conn_again(r, c)
 
@@ -505,6 +520,7 @@ cdef void queue_took(Queue *q, size_t n) noexcept nogil:
         n -= step
         if piece.left == 0:
             q.first = piece.next
+            q.pieces -= 1
             if q.first == NULL:
                 q.last = NULL
             block_drop(piece.block)
@@ -513,12 +529,12 @@ cdef void queue_took(Queue *q, size_t n) noexcept nogil:
 
 cdef bint peer_reads(Reactor *r, Conn *c) noexcept nogil:
     """Whether the peer has taken something since we last looked. EPOLLOUT does not say: a third of the kernel's buffer has to be free."""
-    cdef int before = c.output.held
-    ioctl(fd_of(r, c), SIOCOUTQ, &c.output.held)
-    return c.output.held < before
+    cdef int before = c.output.unacked
+    ioctl(fd_of(r, c), SIOCOUTQ, &c.output.unacked)
+    return c.output.unacked < before
 
 
-cdef void queue_free(Conn *c) noexcept nogil:
+cdef void queue_free(Reactor *r, Conn *c) noexcept nogil:
     cdef Piece *piece
     if c.output == NULL:
         return
@@ -527,8 +543,7 @@ cdef void queue_free(Conn *c) noexcept nogil:
         c.output.first = piece.next
         block_drop(piece.block)
         free(piece)
-    free(c.output)
-    c.output = NULL
+    queue_retire(r, c)
 
 
 cdef void stalled(Reactor *r, Conn *c) noexcept nogil:
@@ -536,9 +551,10 @@ cdef void stalled(Reactor *r, Conn *c) noexcept nogil:
     cdef epoll_event event
     if c.flags & CLOSED:
         return
-    if c.timer != r.stall_timer:
+    if not c.flags & STALLED:
         peer_reads(r, c)
         conn_deadline_set(r, c, r.stall_timer)
+        c.flags |= STALLED
     if c.flags & WATCHING_OUT:
         return
     c.flags |= WATCHING_OUT
@@ -547,20 +563,32 @@ cdef void stalled(Reactor *r, Conn *c) noexcept nogil:
     epoll_ctl(r.epoll, EPOLL_CTL_MOD, fd_of(r, c), &event)
 
 
+cdef bint drained(Reactor *r, Conn *c) noexcept nogil:
+    """Sends what it can of the queue and tells the application. Whether nothing is left, and the visitor still there."""
+    cdef bint waited = c.flags & (STALLED | WANTS_DRAIN) != 0
+    queue_send(r, c)
+    if c.flags & CLOSED or (c.output != NULL and not c.flags & WANTS_DRAIN):
+        return False
+    if waited and not c.flags & FINISHING:
+        r.on.drained(r.app, c)
+    return c.output == NULL and not c.flags & CLOSED
+
+
 cdef void conn_drained(Reactor *r, Conn *c) noexcept nogil:
     """The kernel may take more."""
-    queue_send(r, c)
-    if c.output != NULL or c.flags & CLOSED:
-        return
-    if c.flags & FINISHING:
-        conn_settle(r, c)
-        return
+    cdef bint all
     r.visited = c
-    r.on.drained(r.app, c)
+    all = drained(r, c)
     conn_flush(r, c, 0)
     r.visited = NULL
+    if c.flags & (CLOSED | FINISHING):
+        conn_settle(r, c)
+        return
+    if not all and (not c.flags & PAUSED or conn_backlog(c) > BACKLOG_MOST // 2):
+        return
     c.flags &= ~PAUSED
-    if not c.flags & (CLOSED | HELD):
+    if not c.flags & HELD:
+        c.flags &= ~RESUMED
         conn_read(r, c, True)
 
 
@@ -576,15 +604,22 @@ cdef void conn_hold(Reactor *r, Conn *c, bint held) noexcept nogil:
 cdef void conn_settle(Reactor *r, Conn *c) noexcept nogil:
     """Ends a visit: sends the outbox, and where the visitor is FINISHING and nothing is left to send, closes it."""
     conn_flush(r, c, 0)
-    if c.flags & CLOSED or not c.flags & FINISHING or c.output != NULL or c.flags & DROPPING:
+    if c.flags & CLOSED or not c.flags & FINISHING or c.output != NULL or c.flags & LINGERING:
         return
-    if not c.flags & LINGER or c.flags & PEER_DONE:
+    if c.flags & PEER_DONE or not (c.flags & LINGER or unread(r, c)):
         conn_close(r, c)
         return
-    c.flags |= DROPPING
+    c.flags |= LINGERING
     shutdown(fd_of(r, c), SHUT_WR)
     conn_deadline_set(r, c, r.linger_timer)
     conn_drop_input(r, c)
+
+
+cdef bint unread(const Reactor *r, const Conn *c) noexcept nogil:
+    """Whether the peer has sent what nobody has looked at: to close then resets the connection (RFC 9112 section 9.6)."""
+    cdef int n = 0
+    ioctl(fd_of(r, c), FIONREAD, &n)
+    return n > 0 or c.input != NULL
 
 
 # ---- deadlines ----
@@ -606,13 +641,16 @@ cdef uint8_t timer_for(Reactor *r, int64_t ms) noexcept nogil:
 
 cdef void conn_deadline(Reactor *r, Conn *c, uint8_t timer) noexcept nogil:
     """Sets the visitor's deadline anew, that timer's duration from now. While its output stalls, that counts instead."""
-    if c.output == NULL or c.timer != r.stall_timer:
+    if not c.flags & STALLED:
         conn_deadline_set(r, c, timer)
 
 
 cdef inline void conn_deadline_set(Reactor *r, Conn *c, uint8_t timer) noexcept nogil:
     cdef Timer *list = &r.timers[timer]
-    cdef uint32_t due = r.tick + list.ticks
+    cdef uint32_t due
+    if not r.in_turn:
+        clock_read(r)            # the last turn may be long ago
+    due = r.tick + list.ticks
     # Within a tick nothing moves, so a busy visitor touches its neighbours' lines only 16 times a second.
     if c.timer == timer and c.tick == due:
         return
@@ -655,7 +693,7 @@ cdef void deadlines_expire(Reactor *r) noexcept nogil:
             if c.flags & CLOSED:
                 continue
             if c.kind == WAKER:
-                r.on.alarm(r.app, 0)
+                r.on.alarm(r.app)
                 continue
             if i == r.stall_timer and c.output != NULL and peer_reads(r, c):
                 conn_deadline_set(r, c, r.stall_timer)
@@ -748,7 +786,7 @@ cdef inline void conn_ready(Reactor *r, Conn *c, uint32_t events) noexcept nogil
         conn_drained(r, c)
     if not events & (EPOLLIN | EPOLLRDHUP | EPOLLERR | EPOLLHUP) or c.flags & (CLOSED | PAUSED | HELD):
         return
-    if c.flags & DROPPING:
+    if c.flags & LINGERING:
         conn_drop_input(r, c)
         return
     if c.flags & FINISHING:
@@ -773,7 +811,9 @@ cdef void again_run(Reactor *r) noexcept nogil:
             continue
         if c.output != NULL:
             conn_drained(r, c)
-        elif c.flags & DROPPING:
+            if c.output == NULL or c.flags & (CLOSED | FINISHING | PAUSED):
+                continue         # it was read just now, or is not to be
+        if c.flags & LINGERING:
             conn_drop_input(r, c)
         elif c.flags & FINISHING:
             conn_settle(r, c)
@@ -786,21 +826,33 @@ cdef void again_run(Reactor *r) noexcept nogil:
 cdef void woken(Reactor *r) noexcept nogil:
     """Another thread wants something: it wrote `asked` first."""
     cdef uint64_t count
-    cdef int fd
+    cdef int asked
+    cdef bint done
     c_read(r.waker, &count, sizeof(count))
-    r.on.woken(r.app, 0)
-    if r.asked >= ASK_LEAVE and not r.leaving:
-        r.leaving = True
-        r.leave_by_ms = r.now_ms + r.grace_ms
-        listeners_close(r)
-        for fd in range(r.top + 1):
-            if r.table[fd].kind == VISITOR and not r.table[fd].flags & (CLOSED | DROPPING):
-                r.visited = &r.table[fd]
-                r.on.leaving(r.app, &r.table[fd])
-                conn_settle(r, &r.table[fd])
-                r.visited = NULL
-    if r.asked >= ASK_STOP:
+    asked = r.asked              # before on.woken, so that whatever was wanted earlier comes first
+    done = r.on.woken(r.app)
+    if not done:
+        reactor_wake(r)
+    if asked >= ASK_LEAVE and not r.leaving:
+        if r.leave_by_ms == 0:
+            r.leave_by_ms = r.now_ms + r.grace_ms
+        if done or r.now_ms >= r.leave_by_ms or asked >= ASK_STOP:
+            leave(r)
+    if asked >= ASK_STOP:
         r.leave_by_ms = r.now_ms
+
+
+cdef void leave(Reactor *r) noexcept nogil:
+    """Accepts nobody any more, and has the application take its leave of everybody."""
+    cdef int fd
+    r.leaving = True
+    listeners_close(r)
+    for fd in range(r.top + 1):
+        if r.table[fd].kind == VISITOR and not r.table[fd].flags & (CLOSED | LINGERING):
+            r.visited = &r.table[fd]
+            r.on.leaving(r.app, &r.table[fd])
+            conn_settle(r, &r.table[fd])
+            r.visited = NULL
 
 
 cdef bint reactor_run(Reactor *r) noexcept nogil:
@@ -816,8 +868,8 @@ cdef bint reactor_run(Reactor *r) noexcept nogil:
 
 
 cdef bint reactor_is_here(const Reactor *r) noexcept nogil:
-    """Whether the calling thread may touch the reactor: it runs it, or nobody does."""
-    return r.thread == 0 or r.thread == pthread_self()
+    """Whether the calling thread runs the reactor, and so may touch it."""
+    return r.thread == pthread_self()
 
 
 cdef void reactor_wake(Reactor *r) noexcept nogil:
@@ -834,7 +886,7 @@ cdef void reactor_alarm(Reactor *r, uint8_t timer) noexcept nogil:
 cdef void reactor_close_all(Reactor *r) noexcept nogil:
     """Cuts every visitor off. on.closed may close others in its turn, but opens none."""
     cdef int fd
-    for fd in range(r.top + 1):
+    for fd in range(r.top + 1 if r.table != NULL else 0):
         if r.table[fd].kind == VISITOR:
             conn_close(r, &r.table[fd])
     reap(r)
@@ -875,6 +927,7 @@ cdef class Loop:
         limit.rlim_cur = limit.rlim_max
         setrlimit(RLIMIT_NOFILE, &limit)
         getrlimit(RLIMIT_NOFILE, &limit)
+        ignore_sigpipe()
         # A long message's buffer lives as long as the message. Left alone, glibc hands its pages back each time, and to
         # fault them in again costs more than all else that is done with them.
         keep_freed(KEPT_BLOCK, KEPT_IDLE)
@@ -899,8 +952,13 @@ cdef class Loop:
 
     def __dealloc__(self):
         cdef Reactor *r = &self.r
+        cdef Queue *q
         if r.table != NULL:
             listeners_close(r)
+        while r.spare_queues != NULL:
+            q = r.spare_queues
+            r.spare_queues = q.next
+            free(q)
         if r.waker >= 0:
             close(r.waker)
         if r.epoll >= 0:
@@ -916,13 +974,16 @@ cdef class Loop:
 
     def listen(self, int fd):
         """Accepts visitors from a listening, non-blocking socket, whose fd is the reactor's from now on. Raises OSError."""
-        if fd >= self.r.size or not entry_watch(&self.r, fd, LISTENER, EPOLLIN):
-            raise OSError(errno, f"cannot watch a listening socket: {os.strerror(errno)}")
+        self.watch(fd, LISTENER)
 
     def watch_signals(self, int fd):
         """A socket on which any byte makes run() see to Python's signal handlers (signal.set_wakeup_fd)."""
-        if fd >= self.r.size or not entry_watch(&self.r, fd, SIGNALS, EPOLLIN):
-            raise OSError(errno, f"cannot watch for signals: {os.strerror(errno)}")
+        self.watch(fd, SIGNALS)
+
+    cdef watch(self, int fd, uint8_t kind):
+        cdef int fault = EMFILE if fd >= self.r.size else 0 if entry_watch(&self.r, fd, kind, EPOLLIN) else errno
+        if fault:
+            raise OSError(fault, f"cannot watch a socket: {os.strerror(fault)}")
 
     def run(self):
         """Serves until leave() or stop(), without the GIL; whatever a Python signal handler raises ends it too."""
@@ -949,6 +1010,8 @@ cdef class Loop:
         descriptor be silent (-1: never), or None when the server has left and everything is closed."""
         cdef Reactor *r = &self.r
         cdef bint left
+        if r.in_turn:
+            return 1             # a handler runs a loop within the loop
         with nogil:
             r.thread = pthread_self()
             reactor_turn(r, 0)

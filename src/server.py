@@ -260,15 +260,18 @@ class Server:
         origins: the origins whose scripts may connect, such as ``"https://example.org"``; others get 403. Clients
             that are no browsers name none, and are let in. Default: any.
         subprotocols: of those the client offers, the first in this order is agreed on. Default none.
-        max_backlog: bytes that may wait for one connection to read them. Default 1 MiB.
+        max_backlog: bytes that may wait for one connection to read them; each message counts with some 100 more, which
+            it takes to keep. Default 1 MiB.
         when_slow: what becomes of a message for a connection whose backlog is full: ``"close"`` ends the connection
             with 1013, ``"drop-newest"`` drops the message, ``"drop-oldest"`` the oldest that wait, ``"latest"``
-            lets only the newest message of each topic wait. stats()["routes"] counts them. Default ``"close"``.
+            lets only the newest message of each topic wait. stats()["routes"] counts them. Control frames are never
+            dropped. Default ``"close"``.
         compression: permessage-deflate (RFC 7692) with clients that offer it. ``"shared"``: each message by itself,
             with streams that all connections share, so that none needs memory of its own. ``"dedicated"``: each
             connection remembers what went before and compresses better, for (1 << (window_bits + 2)) +
             (1 << (memory_level + 9)) + (1 << window_bits) bytes and some 13 KiB, 301 KiB by default. Messages below
-            64 bytes are sent as they are. Default None: it costs more CPU than most networks are worth.
+            64 bytes are sent as they are; where when_slow drops messages, none that we send builds on another. Default
+            None: it costs more CPU than most networks are worth.
         window_bits: 9 to 15. Default 15.
         memory_level: 1 to 9, as zlib counts. Default 8.
 
@@ -322,7 +325,8 @@ class Server:
         return decorate
 
     def publish(self, topic: str, message: str | bytes | bytearray | memoryview) -> None:
-        """Sends a message to every WebSocket that is subscribed to a topic. May be called from any thread.
+        """Sends a message to every WebSocket that is subscribed to a topic. May be called from any thread; one that does
+        so faster than the server can send is slowed down.
 
         Raises RuntimeError if the server does not run, TypeError for what is no message.
         """
@@ -669,7 +673,10 @@ def _remove_stale(path: str) -> None:
         if not stat.S_ISSOCK(os.stat(path).st_mode):
             return
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.setblocking(False)      # of one that is alive but stuck
             try:
                 probe.connect(path)
             except ConnectionRefusedError:
                 os.unlink(path)
+            except BlockingIOError:
+                return

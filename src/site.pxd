@@ -36,7 +36,7 @@ cdef enum Slow:                  # what becomes of a message for a visitor whose
 
 cdef enum:                       # Piece.tag; 0 is for control frames, and for what was written in a visit of its own
     TAG_MESSAGE = 1
-    TAG_TOPIC = 2                # and up: 2 + the topic's id
+    TAG_TOPIC = 2                # and up: 2 + the topic's serial number
 
 cdef enum Compression:
     NO_COMPRESSION
@@ -72,8 +72,8 @@ cdef enum CommandKind:           # what another thread asks for
     COMMAND_PUBLISH
     COMMAND_CLOSE
     COMMAND_PING
-    COMMAND_HOLD
-    COMMAND_LET_GO
+    COMMAND_PYTHON               # those from here on look at Python's objects
+    COMMAND_HOLD                 # or let go: as the WebSocket has it by then
     COMMAND_SUBSCRIBE
     COMMAND_UNSUBSCRIBE
 
@@ -137,9 +137,10 @@ cdef struct App:
     Inflater *inflater           # for SHARED_COMPRESSION
     Block *packing               # the frame that is being sent to many, if to compress it is worth it
     Block *packed[WINDOW_MOST + 1]        # and its compressed forms, by window bits
-    pthread_mutex_t lock         # over the two below
+    pthread_mutex_t lock         # over the three below
     Command *first_command
     Command *last_command
+    size_t command_bytes         # of memory that they take
 
 
 cdef class Site(Loop)
@@ -167,6 +168,7 @@ cdef class WebSocket:
     cdef Codec *codec            # or NULL
     cdef readonly Request request
     cdef readonly str subprotocol
+    cdef object __weakref__
     cdef public object data
     cdef object reason           # of the peer's Close
     cdef uint16_t code           # likewise, or 1006

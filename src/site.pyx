@@ -28,10 +28,10 @@ from libc.string cimport memcmp, memcpy, memmove, memset
 
 from c1m.accesslog cimport log_free, log_new, log_request, log_take
 from c1m.buf cimport (
-    Block, Slice, block_copy, block_drop, block_grown, block_hold, block_new, put, put_number, put_text, same_letters, store_be16, load_be16,
+    CLASS, TOKEN, Block, Slice, block_copy, block_drop, block_grown, block_hold, block_new, load_be16, put, put_number, put_text, store_be16,
 )
 from c1m.deflate cimport (
-    ANSWER_MOST, DEFLATE_AGREED, DEFLATE_MALFORMED, INFLATE_OK, INFLATE_TOO_BIG, INFLATE_NO_MEMORY, WINDOW_MOST, DeflateSettings, DeflateTerms, Inflated,
+    ANSWER_MOST, DEFLATE_AGREED, DEFLATE_DECLINED, DEFLATE_MALFORMED, INFLATE_OK, INFLATE_TOO_BIG, INFLATE_NO_MEMORY, WINDOW_MOST, DeflateSettings, DeflateTerms, Inflated,
     deflate_agree, deflater_free, deflater_message, deflater_new, inflater_free, inflater_new, inflater_run,
 )
 from c1m.files cimport (
@@ -49,11 +49,11 @@ from c1m.http cimport (
 from c1m.http cimport Request as HttpRequest
 from c1m.linux cimport (
     EMFILE, ENFILE, ENOMEM, close, fnmatch, peer_address, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock,
-    pthread_mutex_unlock,
+    pthread_mutex_unlock, usleep,
 )
 from c1m.reactor cimport (
-    BACKLOG_MOST, CLOSED, HELD, NOTE_FULL, OUTBOX, WANTS_DRAIN, Conn, Reactor, Upcalls, conn_backlog, conn_close, conn_deadline, conn_drop, conn_ending,
-    conn_finish, conn_hold, conn_of, conn_post, conn_push, conn_room, conn_send, conn_wrote, handle_of, reactor_alarm, reactor_close_all,
+    BACKLOG_MOST, CLOSED, ENDING, HELD, NOTE_FULL, OUTBOX, STALLED, UNGATED, WANTS_DRAIN, Conn, Reactor, Upcalls, conn_backlog, conn_choked, conn_close, conn_deadline, conn_drop, conn_ending,
+    conn_finish, conn_hold, conn_of, conn_post, conn_push, conn_room, conn_send, conn_unsent, conn_wrote, handle_of, reactor_alarm, reactor_close_all,
     reactor_is_here, reactor_wake, timer_for,
 )
 from c1m.topics cimport (
@@ -75,8 +75,13 @@ cdef enum:
     PACK_LEAST = 64              # bytes of a message below which compression gains nothing
     OWN_STREAMS = 0x80           # Conn.extra
     FORGET_MS = 10000            # between looks at what the files' cache may forget
+    COMMANDS_A_TURN = 4096       # of other threads', and messages that they bring, before others have their turn
+    COMMAND_BYTES_MOST = 4 << 20 # of commands that wait, above which their threads are slowed down
+    WAITS_MOST = 100             # milliseconds that each of them then waits
+    OFFERED_MOST = 64            # subprotocols, above which an offer is refused
     CLOSE_MS = 10000             # that the peer has for its Close after ours
     ROOM_AHEAD = 16              # times what has come of a message, see room_for
+    REJECT_MOST = 8192           # bytes of a Reject's fields and body
     PART_HEAD_MOST = 512         # bytes before each part of a multipart answer
 
 cdef const char *ALLOWED = b"Allow: GET, HEAD, OPTIONS\r\n"
@@ -115,13 +120,13 @@ cdef void site_expired(void *app, Conn *c) noexcept nogil:
         else:
             a.request.line.n = a.request.host.n = a.request.count = 0      # whatever is there is of another visitor
             answer_failure(a, c, 408)
-    elif c.state != WEBSOCKET_CLOSING and c.flags & HELD:
-        c.state = WEBSOCKET      # its pong would not be read, or lies there unread
-        conn_deadline(a.r, c, route_of(a, c).ping_timer)
-    elif c.state == WEBSOCKET:
-        c.state = WEBSOCKET_PINGED
+    elif c.state == WEBSOCKET_CLOSING or (c.flags & HELD and c.flags & ENDING):
+        conn_close(a.r, c)       # whoever was to say something more has not, or has gone while nobody listened
+    elif c.state == WEBSOCKET or c.flags & HELD:
+        # Who is held has its pong unread; but where the peer is no more, the ping finds out.
+        c.state = WEBSOCKET if c.flags & HELD else WEBSOCKET_PINGED
         conn_wrote(a.r, ws_head(conn_room(a.r, c, WS_HEAD_MOST), WS_PING, 0))
-        conn_deadline(a.r, c, route_of(a, c).pong_timer)
+        conn_deadline(a.r, c, route_of(a, c).ping_timer if c.flags & HELD else route_of(a, c).pong_timer)
     else:
         ws_fail(a, c, WS_INTERNAL_ERROR)
 
@@ -153,34 +158,45 @@ cdef void site_drained(void *app, Conn *c) noexcept nogil:
     cdef App *a = <App *>app
     if c.state == HTTP:
         return                   # site_readable, which follows, sets the deadline
+    if c.output != NULL:
+        if conn_backlog(c) <= route_of(a, c).max_backlog // 2:
+            py_waited(c)
+        return
     conn_deadline(a.r, c, a.close_timer if c.state == WEBSOCKET_CLOSING else route_of(a, c).ping_timer)
     if route_of(a, c).handler != NULL:
         py_drained(a, c)
 
 
-cdef void site_alarm(void *app, int what) noexcept nogil:
+cdef bint site_alarm(void *app) noexcept nogil:
     """Once in a while, whatever comes or does not."""
     cdef App *a = <App *>app
     files_forget(&a.files, a.r.now_ms)
     reactor_alarm(a.r, a.forget_timer)
+    return True
 
 
-cdef void site_woken(void *app, int what) noexcept nogil:
-    """Carries out what other threads have asked for."""
+cdef bint site_woken(void *app) noexcept nogil:
+    """Carries out what other threads have asked for, as much as is good for a turn. Whether that was all."""
     cdef App *a = <App *>app
     cdef Command *command
-    cdef Command *done
+    cdef Command *rest
+    cdef Command *last
+    cdef int64_t budget = COMMANDS_A_TURN
     pthread_mutex_lock(&a.lock)
     command = a.first_command
+    last = a.last_command
     a.first_command = a.last_command = NULL
     pthread_mutex_unlock(&a.lock)
-    while command != NULL:
-        command_run(a, command)
-        done = command
-        command = command.next
-        block_drop(done.frame)
-        block_drop(done.topic)
-        free(done)
+    rest = commands_run(a, command, &budget)
+    if rest == NULL:
+        return True
+    pthread_mutex_lock(&a.lock)
+    last.next = a.first_command
+    if a.first_command == NULL:
+        a.last_command = last
+    a.first_command = rest
+    pthread_mutex_unlock(&a.lock)
+    return False
 
 
 # ---- HTTP ----
@@ -204,10 +220,10 @@ cdef size_t http_readable(App *a, Conn *c, uint8_t *bytes, size_t n) noexcept no
             return n
         begun = False
         answer(a, c)
-        if c.state != HTTP:
-            return used + ws_readable(a, c, bytes + used, n - used)
         if conn_ending(c):
             return n
+        if c.state != HTTP:
+            return used + ws_readable(a, c, bytes + used, n - used)
     if c.output != NULL:
         return used
     if used < n or parser.phase != AT_HEAD:
@@ -251,7 +267,8 @@ cdef void answer(App *a, Conn *c) noexcept nogil:
     if a.log != NULL:
         answer_log(a, c)
     if not a.answer.keep and c.state == HTTP:
-        conn_finish(a.r, c, r.content_length or r.flags & CHUNKED)
+        # Who has not said that it closes may be sending more.
+        conn_finish(a.r, c, r.content_length or r.flags & (CHUNKED | KEEP_ALIVE))
 
 
 cdef void mount_find(App *a, Slice path) noexcept nogil:
@@ -646,7 +663,7 @@ cdef void upgrade(App *a, Conn *c, int index) noexcept nogil:
     if not origin_allowed(r, route):
         answer_status(a, c, 403, b"")
         return
-    if route.compression and not extensions_agree(r, route, &terms, agreed, &agreed_n):
+    if not extensions_agree(r, route, &terms, agreed, &agreed_n) or not protocols_ok(r):
         answer_status(a, c, 400, b"")
         return
     protocol = protocol_chosen(r, route)
@@ -667,14 +684,17 @@ cdef void upgrade(App *a, Conn *c, int index) noexcept nogil:
         c.extra = terms.server_bits
         if route.compression == DEDICATED_COMPRESSION:
             codec = codec_new(route, &terms)
-            c.extra |= OWN_STREAMS
             if codec == NULL:
                 conn_close(a.r, c)
+            else:
+                c.extra |= OWN_STREAMS
     head_end(a, put_text(to, b"\r\n"))
     c.state = WEBSOCKET
     c.route = index
     c.cold = ws if ws != NULL else codec
     ws_start(<WsParser *>c.engine, WS_SERVER | (WS_DEFLATE if agreed_n else 0))
+    if route.when_slow != SLOW_CLOSE:
+        c.flags |= UNGATED       # its backlog is bounded by dropping: to read on brings no more
     conn_deadline(a.r, c, route.ping_timer)
     a.websockets += 1
     a.upgrades += 1
@@ -686,15 +706,41 @@ cdef void upgrade(App *a, Conn *c, int index) noexcept nogil:
 
 cdef bint extensions_agree(const HttpRequest *r, const Route *route, DeflateTerms *terms, uint8_t *answer, size_t *n) noexcept nogil:
     """Takes the first offer of compression that can be taken, if any. False: what is offered is no list of extensions."""
-    cdef int i, said
+    cdef int i, said = DEFLATE_DECLINED
     for i in range(r.count):
-        if r.fields[i].id == SEC_WEBSOCKET_EXTENSIONS:
+        if r.fields[i].id == SEC_WEBSOCKET_EXTENSIONS and said != DEFLATE_AGREED:
             said = deflate_agree(r.fields[i].value, &route.deflate, terms, answer, n)
             if said == DEFLATE_MALFORMED:
                 return False
-            if said == DEFLATE_AGREED:
-                return True
-    n[0] = 0
+    if said != DEFLATE_AGREED or not route.compression:
+        n[0] = 0
+    return True
+
+
+cdef bint protocols_ok(const HttpRequest *r) noexcept nogil:
+    """Whether the subprotocols on offer, if any, are tokens, each there once (RFC 6455 section 4.1, item 10)."""
+    cdef Slice[OFFERED_MOST] items
+    cdef Slice rest
+    cdef int i, j, count = 0
+    for i in range(r.count):
+        if r.fields[i].id != SEC_WEBSOCKET_PROTOCOL:
+            continue
+        rest = r.fields[i].value
+        while count < OFFERED_MOST and http_list_next(&rest, &items[count]):
+            if not is_token(items[count]):
+                return False
+            for j in range(count):
+                if items[j].n == items[count].n and memcmp(items[j].at, items[count].at, items[j].n) == 0:
+                    return False
+            count += 1
+    return count < OFFERED_MOST and (count > 0 or not has(r, SEC_WEBSOCKET_PROTOCOL))
+
+
+cdef bint is_token(Slice item) noexcept nogil:
+    cdef size_t i
+    for i in range(item.n):
+        if not CLASS[item.at[i]] & TOKEN:
+            return False
     return True
 
 
@@ -743,7 +789,7 @@ cdef size_t frames_run(App *a, Conn *c, uint8_t *bytes, size_t n) noexcept nogil
     cdef Route *route = route_of(a, c)
     cdef size_t limit = route.max_message, used = 0
     cdef WsEvent event
-    while conn_backlog(c) <= BACKLOG_MOST and not c.flags & HELD:
+    while not conn_choked(c) and not c.flags & HELD:
         used += ws_next(parser, limit, bytes + used, n - used, &event)
         if event.kind == WS_MORE:
             break
@@ -859,7 +905,7 @@ cdef int unpack(App *a, Conn *c, const Block *message, Block **plain) noexcept n
     cdef Inflated said
     if codec == NULL and a.inflater == NULL:
         a.inflater = inflater_new(WINDOW_MOST)
-    plain[0] = block_new(WS_HEAD_MOST + 2 * message.size)
+    plain[0] = block_new(WS_HEAD_MOST + min(2 * message.size, <size_t>route_of(a, c).max_message))
     if plain[0] == NULL or (codec == NULL and a.inflater == NULL):
         return WS_INTERNAL_ERROR
     plain[0].size = WS_HEAD_MOST
@@ -981,7 +1027,8 @@ cdef void ws_control(App *a, Conn *c, WsParser *parser, const WsEvent *event) no
         return
     ws_take(parser, event, payload)
     if event.opcode == WS_PING:
-        if c.state != WEBSOCKET_CLOSING:
+        # Not each must be answered (section 5.5.3), and who has so many answers to read gets no more of them.
+        if c.state != WEBSOCKET_CLOSING and conn_backlog(c) <= route_of(a, c).max_backlog + BACKLOG_MOST:
             to = conn_room(a.r, c, WS_HEAD_MOST + event.n)
             head = ws_head(to, WS_PONG, event.n)
             memcpy(to + head, payload, event.n)
@@ -1002,6 +1049,7 @@ cdef void ws_close(App *a, Conn *c, int code) noexcept nogil:
     """Sends a Close frame in the visitor's visit; WS_NO_STATUS: an empty one. The peer's is awaited from now on."""
     cdef uint8_t *to = conn_room(a.r, c, WS_HEAD_MOST + 2)
     cdef size_t n = 0 if code == WS_NO_STATUS else 2
+    py_closing(a, c, code, NULL, 0)
     conn_wrote(a.r, ws_head(to, WS_CLOSE, n) + n)
     if n:
         store_be16(to + 2, code)
@@ -1017,8 +1065,6 @@ cdef void closing(App *a, Conn *c) noexcept nogil:
 
 cdef void ws_fail(App *a, Conn *c, int code) noexcept nogil:
     """Fails the connection (RFC 6455 section 7.1.7): our Close, unless one is on its way already, and the end."""
-    if route_of(a, c).handler != NULL:
-        py_failing(c, code)
     if c.state != WEBSOCKET_CLOSING:
         ws_close(a, c, code)
     conn_finish(a.r, c, True)
@@ -1039,42 +1085,42 @@ cdef Block *frame_new(uint8_t opcode, const void *bytes, size_t n) noexcept nogi
 cdef void frame_send(App *a, Conn *c, Block *frame, uint32_t tag) noexcept nogil:
     """Sends a data frame to a visitor, unless its backlog is full and the route has it otherwise. NULL: memory was out."""
     cdef Route *route = route_of(a, c)
-    cdef size_t backlog = conn_backlog(c)
+    cdef Block *packed
     if c.state == WEBSOCKET_CLOSING or conn_ending(c):
         return
-    if frame == NULL:
+    packed = frame if c.extra == 0 or frame == NULL else pack(a, c, frame)
+    if packed == NULL:
         conn_close(a.r, c)
         return
-    if backlog and backlog + frame.size > route.max_backlog:
-        # All of it may be of this very turn, and nobody slow.
-        conn_push(a.r, c)
+    if room_made(a, c, route, packed.size, tag):
+        conn_post(a.r, c, packed, 0, packed.size, tag)
+    if c.extra:
+        block_drop(packed)       # pack's reference
+
+
+cdef inline bint room_made(App *a, Conn *c, Route *route, size_t n, uint32_t tag) noexcept nogil:
+    """Whether a frame of n bytes may be sent, which is up to the route where the backlog is full (its when_slow)."""
+    if conn_backlog(c) == 0:
+        return True
+    if conn_backlog(c) + n > route.max_backlog:
+        conn_push(a.r, c)        # all of it may be of this very turn, and nobody slow
         if c.flags & CLOSED:
-            return
-        backlog = conn_backlog(c)
-    if backlog and backlog + frame.size > route.max_backlog:
-        if route.when_slow == SLOW_DROP_NEWEST:
-            route.dropped += 1
-            return
-        if route.when_slow == SLOW_CLOSE:
-            route.closed_slow += 1
-            route.dropped += 1 + conn_drop(a.r, c, 0, 0)
-            if route.handler != NULL:
-                py_failing(c, WS_TRY_AGAIN_LATER)
-            close_post(a, c, WS_TRY_AGAIN_LATER, NULL, 0)
-            conn_finish(a.r, c, True)
-            return
-        route.dropped += conn_drop(a.r, c, 0, route.max_backlog - min(frame.size, route.max_backlog))
-    elif backlog and route.when_slow == SLOW_LATEST and tag >= TAG_TOPIC and c.timer == a.r.stall_timer:
-        route.dropped += conn_drop(a.r, c, tag, 0)
-    if c.extra == 0:
-        conn_post(a.r, c, frame, 0, frame.size, tag)
-        return
-    frame = pack(a, c, frame)
-    if frame == NULL:
-        conn_close(a.r, c)
-        return
-    conn_post(a.r, c, frame, 0, frame.size, tag)
-    block_drop(frame)
+            return False
+    if conn_backlog(c) == 0 or conn_backlog(c) + n <= route.max_backlog:
+        if route.when_slow == SLOW_LATEST and tag >= TAG_TOPIC and c.flags & STALLED:
+            route.dropped += conn_drop(a.r, c, tag, 0)
+        return True
+    if route.when_slow == SLOW_DROP_NEWEST:
+        route.dropped += 1
+        return False
+    if route.when_slow == SLOW_CLOSE:
+        route.closed_slow += 1
+        route.dropped += 1 + conn_drop(a.r, c, 0, 0)
+        close_post(a, c, WS_TRY_AGAIN_LATER, NULL, 0)
+        conn_finish(a.r, c, True)
+        return False
+    route.dropped += conn_drop(a.r, c, 0, route.max_backlog - min(n, route.max_backlog))
+    return True
 
 
 cdef void close_post(App *a, Conn *c, int code, const uint8_t *reason, size_t n) noexcept nogil:
@@ -1083,6 +1129,7 @@ cdef void close_post(App *a, Conn *c, int code, const uint8_t *reason, size_t n)
     cdef Block *frame
     if c.state == WEBSOCKET_CLOSING or conn_ending(c):
         return
+    py_closing(a, c, code, reason, n)
     store_be16(payload, code)
     if n:
         memcpy(payload + 2, reason, n)
@@ -1095,11 +1142,10 @@ cdef void close_post(App *a, Conn *c, int code, const uint8_t *reason, size_t n)
     closing(a, c)
 
 
-cdef size_t publish(App *a, Slice name, Block *frame, uint64_t sender) noexcept nogil:
-    """Sends a frame to all who are subscribed, but for the sender; returns how many they are."""
+cdef uint32_t publish(App *a, Slice name, Block *frame, uint64_t sender) noexcept nogil:
+    """Sends a frame to all who are subscribed, but for the sender; returns how many are."""
     cdef Topic *topic = topics_find(&a.topics, name)
     cdef uint32_t i
-    cdef size_t count = 0
     cdef Conn *c
     if topic == NULL:
         return 0
@@ -1110,25 +1156,40 @@ cdef size_t publish(App *a, Slice name, Block *frame, uint64_t sender) noexcept 
         c = &a.r.table[topic.members[i].who]
         if sender and handle_of(a.r, c) == sender:
             continue
-        frame_send(a, c, frame, TAG_TOPIC + topic.id)
-        count += 1
+        frame_send(a, c, frame, TAG_TOPIC + topic.serial)
     a.packing = NULL
     for i in range(WINDOW_MOST + 1):
         block_drop(a.packed[i])
         a.packed[i] = NULL
-    return count
+    return topic.count
 
 
-cdef void command_run(App *a, const Command *command) noexcept nogil:
-    """Does what another thread asked for, if its visitor is still there."""
+cdef Command *commands_run(App *a, Command *command, int64_t *budget) noexcept nogil:
+    """Carries out a list of commands, and frees them, until the budget is used up: returns those that are left."""
+    cdef bint python
+    while command != NULL and budget[0] > 0:
+        python = command.kind >= COMMAND_PYTHON
+        if python:
+            with gil:            # once for all of them that come together
+                while command != NULL and command.kind >= COMMAND_PYTHON and budget[0] > 0:
+                    command = command_run(a, command, budget)
+        else:
+            command = command_run(a, command, budget)
+    return command
+
+
+cdef Command *command_run(App *a, Command *command, int64_t *budget) noexcept nogil:
+    """Does what another thread asked for, if its visitor is still there, and frees it. Returns the next."""
+    cdef Command *next = command.next
     cdef Conn *c = conn_of(a.r, command.handle) if command.handle else NULL
     cdef Slice topic = Slice(NULL, 0)
+    budget[0] -= 1
     if command.topic != NULL:
         topic = Slice(&command.topic.data[0], command.topic.size)
     if command.kind == COMMAND_PUBLISH:
-        publish(a, topic, command.frame, command.handle)
+        budget[0] -= publish(a, topic, command.frame, command.handle)
     elif c == NULL:
-        return
+        pass
     elif command.kind == COMMAND_SEND:
         frame_send(a, c, command.frame, TAG_MESSAGE)
     elif command.kind == COMMAND_CLOSE:
@@ -1137,16 +1198,27 @@ cdef void command_run(App *a, const Command *command) noexcept nogil:
         if c.state != WEBSOCKET_CLOSING:
             conn_post(a.r, c, command.frame, 0, command.frame.size, 0)
     elif command.kind == COMMAND_HOLD:
-        conn_hold(a.r, c, c.state != WEBSOCKET_CLOSING)
-    elif command.kind == COMMAND_LET_GO:
-        conn_hold(a.r, c, False)
+        py_hold(a, c)
+    elif command.kind == COMMAND_SUBSCRIBE:
+        topics_subscribe(&a.topics, <uint32_t>command.handle, topic)
     else:
-        # Topics change under the GIL only, so that whoever holds it may read them.
-        with gil:
-            if command.kind == COMMAND_SUBSCRIBE:
-                topics_subscribe(&a.topics, <uint32_t>command.handle, topic)
-            else:
-                topics_unsubscribe(&a.topics, <uint32_t>command.handle, topic)
+        topics_unsubscribe(&a.topics, <uint32_t>command.handle, topic)
+    command_free(a, command)
+    return next
+
+
+cdef size_t memory_of(const Command *command) noexcept nogil:
+    return (sizeof(Command) + (0 if command.topic == NULL else command.topic.room) +
+            (0 if command.frame == NULL else command.frame.room))
+
+
+cdef void command_free(App *a, Command *command) noexcept nogil:
+    pthread_mutex_lock(&a.lock)
+    a.command_bytes -= memory_of(command)
+    pthread_mutex_unlock(&a.lock)
+    block_drop(command.frame)
+    block_drop(command.topic)
+    free(command)
 
 
 cdef bint command_add(App *a, CommandKind kind, uint64_t handle, Block *topic, Block *frame) noexcept nogil:
@@ -1166,10 +1238,21 @@ cdef bint command_add(App *a, CommandKind kind, uint64_t handle, Block *topic, B
     else:
         a.last_command.next = command
     a.last_command = command
+    a.command_bytes += memory_of(command)
     pthread_mutex_unlock(&a.lock)
     if first:
         reactor_wake(a.r)
     return True
+
+
+cdef void commands_wait(App *a) noexcept nogil:
+    """Slows down a thread that asks for more than the reactor can do. Not for ever, lest the reactor's thread in turn wait
+    for what this one holds."""
+    cdef int i
+    for i in range(WAITS_MOST):
+        if a.command_bytes <= COMMAND_BYTES_MOST:
+            return
+        usleep(1000)
 
 
 # ---- into Python: the GIL is taken here and nowhere above but in ws_readable and command_run ----
@@ -1230,10 +1313,9 @@ cdef void *py_upgrade(App *a, Conn *c, Route *route, Slice *protocol) noexcept n
 
 
 cdef void *websocket_new(App *a, Conn *c, Route *route, Slice *protocol) except? NULL:
-    cdef WebSocket ws = WebSocket.__new__(WebSocket)
+    cdef WebSocket ws = WebSocket.__new__(WebSocket, <Site>a.site, <Handler>route.handler)
     cdef Py_ssize_t n
     cdef const char *text
-    ws.handler = <Handler>route.handler
     ws.request = request_new(a, c)
     verdict = None if ws.handler.on_upgrade is None else ws.handler.on_upgrade(ws.request)
     if isinstance(verdict, Reject):
@@ -1248,7 +1330,6 @@ cdef void *websocket_new(App *a, Conn *c, Route *route, Slice *protocol) except?
     if ws.subprotocol is not None:
         text = PyUnicode_AsUTF8AndSize(ws.subprotocol, &n)
         protocol[0] = Slice(<const uint8_t *>text, n)
-    ws.site = <Site>a.site
     ws.route = route
     ws.handle = handle_of(a.r, c)
     ws.code = WS_ABNORMAL
@@ -1258,7 +1339,10 @@ cdef void *websocket_new(App *a, Conn *c, Route *route, Slice *protocol) except?
 
 cdef py_reject(App *a, Conn *c, verdict):
     cdef bytes fields = verdict.fields, body = verdict.body
-    cdef uint8_t *to = head_begin(a, c, verdict.status, len(fields) + len(body))
+    cdef uint8_t *to
+    if not 400 <= verdict.status <= 599 or len(fields) + len(body) > REJECT_MOST:
+        raise ValueError("a Reject was changed after it was made")
+    to = head_begin(a, c, verdict.status, len(fields) + len(body))
     to = put_text(put(to, <const uint8_t *>fields, len(fields)), b"Content-Type: text/plain; charset=utf-8\r\n")
     head_end(a, put(put_length(a, to, len(body)), <const uint8_t *>body, len(body)))
 
@@ -1292,6 +1376,18 @@ cdef void py_message(App *a, Conn *c, uint8_t opcode, const uint8_t *bytes, size
             py_failed(a, c, ws, error)
 
 
+cdef void py_waited(Conn *c) noexcept nogil:
+    """Few enough of its messages wait for whoever awaited send()."""
+    with gil:
+        c.flags &= ~WANTS_DRAIN
+        waiters_wake(<WebSocket>c.cold)
+
+
+cdef void py_hold(App *a, Conn *c) noexcept nogil:
+    with gil:
+        conn_hold(a.r, c, (<WebSocket>c.cold).holds and c.state != WEBSOCKET_CLOSING)
+
+
 cdef void py_drained(App *a, Conn *c) noexcept nogil:
     with gil:
         ws = <WebSocket>c.cold
@@ -1312,12 +1408,15 @@ cdef void py_close_came(Conn *c, uint16_t code, const uint8_t *payload, size_t n
             ws.reason = ""
 
 
-cdef void py_failing(Conn *c, int code) noexcept nogil:
-    """Notes the code with which we end a connection, for on_close."""
+cdef void py_closing(App *a, Conn *c, int code, const uint8_t *reason, size_t n) noexcept nogil:
+    """Notes what our Close says, for on_close; the peer's, where one comes, counts more."""
+    if route_of(a, c).handler == NULL:
+        return
     with gil:
         ws = <WebSocket>c.cold
         if ws.code == WS_ABNORMAL:
             ws.code = code
+            ws.reason = PyUnicode_DecodeUTF8(<const char *>reason, n, NULL) if n else ""
 
 
 cdef void py_closed(App *a, Conn *c) noexcept nogil:
@@ -1356,7 +1455,6 @@ cdef py_call(App *a, Conn *c, WebSocket ws, function, tuple arguments):
 cdef py_failed(App *a, Conn *c, WebSocket ws, error):
     """A handler raised: its connection closes with 1011, and no other."""
     py_raised(a, error, "WebSocket handler")
-    py_failing(c, WS_INTERNAL_ERROR)
     close_post(a, c, WS_INTERNAL_ERROR, NULL, 0)
     conn_finish(a.r, c, True)
 
@@ -1504,8 +1602,13 @@ cdef class WebSocket:
     request (Request): what the client asked for. subprotocol (str or None): what was agreed on. data: yours.
     """
 
-    def __init__(self):
-        raise TypeError("a WebSocket is made by the server")
+    def __cinit__(self, Site site=None, Handler handler=None):
+        if site is None or handler is None:
+            raise TypeError("a WebSocket is made by the server")
+        self.site, self.handler = site, handler
+
+    def __repr__(self):
+        return f"<c1m.WebSocket {self.path} of {self.remote or 'a local client'}{', closed' if self.closed else ''}>"
 
     # -- sending --
 
@@ -1666,7 +1769,7 @@ cdef class WebSocket:
     def buffered(self):
         """Bytes that wait for the client to read them, beside those the kernel holds."""
         cdef Conn *c = conn_of(self.site.app.r, self.handle) if self.handle else NULL
-        return 0 if c == NULL else conn_backlog(c)
+        return 0 if c == NULL else conn_unsent(c)
 
     # -- underneath --
 
@@ -1681,6 +1784,9 @@ cdef class WebSocket:
         """Has the reactor's thread do it. The blocks are taken over."""
         if not command_add(&self.site.app, kind, self.handle, topic, frame):
             raise MemoryError
+        if self.site.app.command_bytes > COMMAND_BYTES_MOST:
+            with nogil:
+                commands_wait(&self.site.app)
 
     cdef subscription(self, CommandKind kind, topic):
         cdef Block *name
@@ -1710,7 +1816,7 @@ cdef class WebSocket:
         if (before == 0) == (self.holds == 0) or self.handle == 0:
             return
         if not reactor_is_here(self.site.app.r):
-            self.ask(COMMAND_HOLD if held else COMMAND_LET_GO, NULL, NULL)
+            self.ask(COMMAND_HOLD, NULL, NULL)
             return
         c = conn_of(self.site.app.r, self.handle)
         if c != NULL:
@@ -1780,6 +1886,7 @@ cdef class Site(Loop):
 
     def __dealloc__(self):
         cdef int i, bits
+        cdef Command *command
         reactor_close_all(&self.r)
         files_free(&self.app.files)
         for i in range(self.app.mounts_n):
@@ -1792,7 +1899,10 @@ cdef class Site(Loop):
         if self.app.inflater != NULL:
             inflater_free(self.app.inflater)
         topics_free(&self.app.topics)
-        site_woken(&self.app, 0)
+        while self.app.first_command != NULL:
+            command = self.app.first_command
+            self.app.first_command = command.next
+            command_free(&self.app, command)
         pthread_mutex_destroy(&self.app.lock)
         log_free(self.app.log)
 
@@ -1865,7 +1975,7 @@ cdef class Site(Loop):
         route.max_message, route.ping_timer, route.pong_timer = max_message, ping, pong
         route.max_backlog, route.when_slow = max_backlog, when_slow
         route.compression = compression
-        route.deflate = DeflateSettings(compression == SHARED_COMPRESSION, window_bits, memory_level, DEFLATE_LEVEL)
+        route.deflate = DeflateSettings(compression == SHARED_COMPRESSION, when_slow != SLOW_CLOSE, window_bits, memory_level, DEFLATE_LEVEL)
         for origin in origins:
             route.origins[route.origins_n] = Slice(<bytes>origin, len(origin))
             route.origins_n += 1
@@ -1894,6 +2004,9 @@ cdef class Site(Loop):
                 block_drop(frame)
         elif not command_add(&self.app, COMMAND_PUBLISH, sender, name, frame):
             raise MemoryError
+        elif self.app.command_bytes > COMMAND_BYTES_MOST:
+            with nogil:
+                commands_wait(&self.app)
 
     def subscribers(self, topic):
         """How many are subscribed to a topic. Any thread may ask."""

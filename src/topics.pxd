@@ -13,13 +13,15 @@ cdef struct Subscription:        # 8 bytes: a subscription as the subscriber kee
     uint32_t place               # which of the topic's members this is
 
 cdef struct Subscriber:          # all of one subscriber's subscriptions
-    Subscription *list
-    uint32_t count, room
+    Subscription first           # most have one and no more
+    Subscription *more
+    uint32_t count, room         # room: of `more`
 
 cdef struct Topic:
     Topic *chain                 # next in its bucket
     uint64_t hash
-    uint32_t id
+    uint32_t id                  # may have been another's before
+    uint32_t serial              # 31 bits, its own: which of all the topics there ever were
     Member *members
     uint32_t count, room
     uint32_t name_n
@@ -35,6 +37,7 @@ cdef struct Topics:
     uint32_t ids, id_room
     uint64_t seed                # of the hash
     uint32_t count
+    uint32_t made                # topics there ever were
     subscriber_t subscriber_of   # the subscriptions of a number
     void *context
 

@@ -1,15 +1,16 @@
 """Topics: who is subscribed to what.
 
 Owns: the members of each topic and the topics of each subscriber, two arrays that point at each other by index, so
-that every operation but growth takes the same time however many there are. A subscription costs 16 bytes.
+that to leave a topic takes the same time however many members it has. To subscribe and unsubscribe takes a look at
+each of the subscriber's own subscriptions, of which 8 lie in a cache line. A subscription costs 16 bytes.
 Refuses to know: what a subscriber is (a number), what is published, and to whom it is sent.
 
 Invariants: by_id[s.topic].members[s.place] names the subscriber that holds s, and its slot is where s lies. A topic
 without members does not exist.
 """
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.stdint cimport uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memcpy, memset
 
 from c1m.buf cimport Slice, hashed
@@ -65,7 +66,7 @@ cdef bint topics_subscribe(Topics *t, uint32_t who, Slice name) noexcept nogil:
             topic_free(t, topic)
         return False
     topic.members[topic.count] = Member(who, s.count)
-    s.list[s.count] = Subscription(topic.id, topic.count)
+    subscription_at(s, s.count)[0] = Subscription(topic.id, topic.count)
     topic.count += 1
     s.count += 1
     return True
@@ -83,37 +84,42 @@ cdef void topics_unsubscribe(Topics *t, uint32_t who, Slice name) noexcept nogil
 
 
 cdef void topics_leave(Topics *t, uint32_t who) noexcept nogil:
-    """Ends all of a subscriber's subscriptions and frees its list."""
+    """Ends all of a subscriber's subscriptions and frees what is allocated for them."""
     cdef Subscriber *s = t.subscriber_of(t.context, who)
     while s.count:
         subscription_drop(t, s, s.count - 1)
-    free(s.list)
-    s.list = NULL
+    free(s.more)
+    s.more = NULL
     s.room = 0
 
 
-cdef uint32_t subscription_to(const Topics *t, const Subscriber *s, const Topic *topic) noexcept nogil:
+cdef inline Subscription *subscription_at(Subscriber *s, uint32_t slot) noexcept nogil:
+    return &s.more[slot - 1] if slot else &s.first
+
+
+cdef uint32_t subscription_to(const Topics *t, Subscriber *s, const Topic *topic) noexcept nogil:
     """Which of the subscriber's subscriptions is to that topic; s.count if none is."""
     cdef uint32_t slot = 0
-    while slot < s.count and s.list[slot].topic != topic.id:
+    while slot < s.count and subscription_at(s, slot).topic != topic.id:
         slot += 1
     return slot
 
 
 cdef void subscription_drop(Topics *t, Subscriber *s, uint32_t slot) noexcept nogil:
     """The last of each array takes the place of what is dropped."""
-    cdef Topic *topic = t.by_id[s.list[slot].topic]
-    cdef uint32_t place = s.list[slot].place
+    cdef Subscription *dropped = subscription_at(s, slot)
+    cdef Topic *topic = t.by_id[dropped.topic]
+    cdef uint32_t place = dropped.place
     cdef Member moved
     topic.count -= 1
     if place != topic.count:
         moved = topic.members[topic.count]
         topic.members[place] = moved
-        t.subscriber_of(t.context, moved.who).list[moved.slot].place = place
+        subscription_at(t.subscriber_of(t.context, moved.who), moved.slot).place = place
     s.count -= 1
     if slot != s.count:
-        s.list[slot] = s.list[s.count]
-        t.by_id[s.list[slot].topic].members[s.list[slot].place].slot = slot
+        dropped[0] = subscription_at(s, s.count)[0]
+        t.by_id[dropped.topic].members[dropped.place].slot = slot
     if topic.count == 0:
         topic_free(t, topic)
 
@@ -121,11 +127,11 @@ cdef void subscription_drop(Topics *t, Subscriber *s, uint32_t slot) noexcept no
 cdef bint subscriber_grow(Subscriber *s) noexcept nogil:
     cdef Subscription *grown
     cdef uint32_t room = s.count + 2 + s.count // 4
-    if s.count < s.room:
+    if s.count <= s.room:
         return True
-    grown = <Subscription *>realloc(s.list, room * sizeof(Subscription))
+    grown = <Subscription *>realloc(s.more, room * sizeof(Subscription))
     if grown != NULL:
-        s.list = grown
+        s.more = grown
         s.room = room
     return grown != NULL
 
@@ -159,6 +165,8 @@ cdef Topic *topic_new(Topics *t, Slice name) noexcept nogil:
     else:
         id = t.free_ids[t.ids - t.count - 1]
     topic.id = id
+    topic.serial = t.made & 0x7fffffff
+    t.made += 1
     topic.hash = hashed(name.at, name.n, t.seed)
     topic.name_n = <uint32_t>name.n
     memcpy(topic.name, name.at, name.n)
@@ -257,7 +265,7 @@ cdef class Board:
         if topic == NULL:
             return []
         for i in range(topic.count):
-            s = &self.subscribers[topic.members[i].who].list[topic.members[i].slot]
+            s = subscription_at(&self.subscribers[topic.members[i].who], topic.members[i].slot)
             assert s.topic == topic.id and s.place == i
         return sorted(topic.members[i].who for i in range(topic.count))
 

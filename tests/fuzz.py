@@ -332,8 +332,9 @@ PATH = Target(
     check_path,
     [b"", b"a/file.txt", b"a/b/", b"in/index.html", b"out/canary", b"a/b/up/canary", b".well-known/file.txt"],
     [
-        b"/", b"..", b".", b"../", b"/./", b"//", b"up/", b"out/", b"far/", b"leaf", b"self", b"in/", b"proc/", b"round/", b"again",
-        b"canary", b"a/", b"b/", b".git/", b".well-known/", b"%2e%2e", b"\\", b"\xff", b"a" * 255, b"a/" * 2048,
+        b"/", b"..", b".", b"../", b"/./", b"//", b"up/", b"out/", b"far/", b"leaf", b"self", b"in/", b"proc/",
+        b"round/", b"again", b"canary", b"a/", b"b/", b".git/", b".well-known/", b"%2e%2e",
+        b"\\", b"\xff", b"a" * 255, b"a/" * 2048,
     ],
 )
 

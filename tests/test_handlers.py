@@ -1195,7 +1195,7 @@ class AsyncUpgrade:
         ),
         (add(handler=Recorder), TypeError, "handler: Recorder is a class; pass an object of it"),
         (add(handler=AsyncUpgrade()), TypeError, "handler: on_upgrade can't be a coroutine function"),
-        (add(max_message=0), ValueError, "max_message: 0 is not between 1 and 2147483647 bytes"),
+        (add(max_message=0), ValueError, "max_message: 0 is not between 1 and 2147483647"),
         (add(max_message=1 << 31), ValueError, "max_message: 2147483648 is not between"),
         (add(max_message="1"), TypeError, "max_message: '1' is not an int"),
         (add(max_backlog=0), ValueError, "max_backlog: 0 is not between"),

@@ -67,7 +67,8 @@ def root(tmp_path):
                            (float("nan"), ValueError), (float("inf"), ValueError), (40_000_000, ValueError))),
     *(({name: value}, error, name)
       for name in ("cache_files", "cache_bytes")
-      for value, error in (("10", TypeError), (None, TypeError), (1.5, TypeError), (0, ValueError), (1 << 50, ValueError))),
+      for value, error in (("10", TypeError), (None, TypeError), (1.5, TypeError), (0, ValueError),
+                           (1 << 50, ValueError))),
     ({"mime_types": {"a/b": "text/plain"}}, ValueError, "mime_types"),
     ({"mime_types": {"a": "text"}}, ValueError, "mime_types"),
     ({"mime_types": {"a": "text/plain\r\nX: y"}}, ValueError, "mime_types"),

@@ -64,6 +64,8 @@ def text_of(n):
     handshake("/%C3%BCn%C3%AF"),
     handshake("/ws", "Origin: https://elsewhere.example"),
     handshake("/ws", "Sec-WebSocket-Protocol: chat", "Sec-WebSocket-Extensions: permessage-deflate"),
+    handshake("/ws", "Sec-WebSocket-Protocol: a, ,b", "Sec-WebSocket-Protocol: c"),
+    handshake("/ws", "Sec-WebSocket-Extensions: x-other; a=1, y"),
     handshake("/ws", "Content-Length: 0"),
     handshake(version="1.2"),
     handshake().replace(b"Sec-WebSocket", b"sec-websocket").replace(b"Upgrade:", b"UPGRADE:"),
@@ -89,6 +91,13 @@ def test_101(port, data):
     (handshake(key="dGhlIHNhbXBs*SBub25jZQ=="), 400),
     (handshake("/ws", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="), 400),
     (handshake("/ws", "Content-Length: 5", body=b"hello"), 400),
+    # RFC 6455 section 4.1, item 10: tokens, at least one, each there once
+    *((handshake("/ws", *(f"Sec-WebSocket-Protocol: {value}" for value in values)), 400) for values in (
+        [""], [","], ["a b"], ['"a"'], ["a;q=1"], ["a, b/c"], ["a, a"], ["a, b", "b"],
+        [", ".join(map(str, range(100)))],
+    )),
+    # section 9.1: a list of extensions, whether we speak any or none
+    *((handshake("/ws", f"Sec-WebSocket-Extensions: {value}"), 400) for value in ("@@@", "a b", "a;", "a; b=", 'a; b="c d"')),
     (handshake(protocol=None), 426),
     (handshake(protocol="8"), 426),
     (handshake(protocol="13, 8"), 426),
