@@ -63,6 +63,7 @@ cdef enum:
     RANGES_MOST = 16             # of one request that are answered one by one; with more it gets the whole
     DATE_SIZE = 29               # "Sun, 06 Nov 1994 08:49:37 GMT"
     DATE_AT = 23                 # where it stands in a head with status 200
+    ACCEPTS_NAMED = 3            # see http_accepts
     HEAD_MOST = 1024             # bytes of any head made of the pieces below, Location aside
 
 cdef enum Phase:                 # what the next byte belongs to
@@ -112,7 +113,7 @@ cdef uint8_t *http_escape(uint8_t *to, Slice path) noexcept nogil
 cdef int http_precondition(const Request *r, Slice etag, int64_t mtime) noexcept nogil
 cdef int http_ranges(const Request *r, Slice etag, int64_t mtime, int64_t size, Span *spans) noexcept nogil
 cdef Coding http_coding(const Request *r, uint32_t available) noexcept nogil
-cdef bint http_accepts(const Request *r, const char *type) noexcept nogil
+cdef int http_accepts(const Request *r, const char *type) noexcept nogil
 cdef int64_t http_date_parse(Slice text) noexcept nogil
 cdef void http_date(int64_t seconds, uint8_t *to) noexcept nogil
 cdef const char *http_reason(int status) noexcept nogil

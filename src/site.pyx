@@ -39,7 +39,7 @@ from c1m.files cimport (
     files_init, files_keep, files_root, files_sidecar, files_sidecars, files_type,
 )
 from c1m.http cimport (
-    ACCEPT_ENCODING, AT_HEAD, BROTLI, CHUNKED, DATE_AT, DATE_SIZE, EXPECT_CONTINUE, EXPECT_UNKNOWN, GET, GZIP, HEAD,
+    ACCEPT_ENCODING, ACCEPTS_NAMED, AT_HEAD, BROTLI, CHUNKED, DATE_AT, DATE_SIZE, EXPECT_CONTINUE, EXPECT_UNKNOWN, GET, GZIP, HEAD,
     HEAD_MOST, HTTP_BODY, HTTP_FAIL, HTTP_MORE, IDENTITY, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE,
     KEEP_ALIVE, OPTIONS, ORIGIN, RANGE, RANGES_MOST, REQUEST_LINE_MOST, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UNKNOWN_METHOD,
     SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL, WANTS_WEBSOCKET, Coding, HttpParser, Span, has, http_accepts, http_coding, http_connection, http_date,
@@ -554,7 +554,7 @@ cdef void answer_absent(App *a, Conn *c, Slice path) noexcept nogil:
         answer_status(a, c, 426, UPGRADE_FIELDS)
         return
     a.answer.by_accept = m != NULL and m.single_page and not names_file(path)
-    if a.answer.by_accept and http_accepts(&a.request, b"text/html"):
+    if a.answer.by_accept and http_accepts(&a.request, b"text/html") & 3 == ACCEPTS_NAMED:
         if files_find(&a.files, m.root, Slice(b"/", 1), a.r.now_ms, &file) == FILE_FOUND:
             answer_file(a, c, variant_of(a, file))
             return
@@ -1519,7 +1519,7 @@ cdef void answer_listing(App *a, Conn *c, Slice path, Slice below) noexcept nogi
     cdef int root = -1 if a.files.roots[a.answer.mount.root].follow_symlinks else a.files.roots[a.answer.mount.root].dir
     cdef Block *page = NULL
     cdef uint8_t *to
-    cdef bint json = http_accepts(&a.request, b"application/json")
+    cdef bint json = http_accepts(&a.request, b"application/json") > http_accepts(&a.request, b"text/html")
     a.answer.by_accept = True
     if directory >= 0:
         with gil:

@@ -442,8 +442,23 @@ def test_a_listing_ends_at_an_index_and_begins_at_a_slash(listed):
 @pytest.mark.parametrize(("accept", "kind"), [
     ("application/json", "application/json"),
     ("text/plain, Application/JSON;q=0.5", "application/json"),
+    ("application/json, text/plain, */*", "application/json"),                # axios
+    ("application/json, text/javascript, */*; q=0.01", "application/json"),   # jQuery
+    ("application/*, */*;q=0.9", "application/json"),
+    ("application/*, */*", "application/json"),
+    ("text/html;q=0.5, application/json", "application/json"),
+    ("text/html;q=0, */*", "application/json"),
+    ("text/*;q=0.1, application/json;q=0.2", "application/json"),
     ("application/json;q=0", "text/html; charset=utf-8"),
-    ("*/*", "text/html; charset=utf-8"),
+    ("application/json;q=0, */*", "text/html; charset=utf-8"),
+    ("text/html, application/json;q=0.1", "text/html; charset=utf-8"),
+    ("application/json, text/html", "text/html; charset=utf-8"),
+    ("application/json;q=0.5, text/*", "text/html; charset=utf-8"),
+    ("application/*;q=0.5, application/json;q=0.1, text/html;q=0.2", "text/html; charset=utf-8"),
+    ("application/json;q=0.5, */*", "text/html; charset=utf-8"),
+    ("application/jso, application/jsonx, applicatio/*, a/*, /*, *", "text/html; charset=utf-8"),
+    ("*/*", "text/html; charset=utf-8"),                                      # curl
+    ("", "text/html; charset=utf-8"),
     ("text/html,application/xhtml+xml,*/*;q=0.8", "text/html; charset=utf-8"),
 ])
 def test_rfc9110_12_5_1_a_listing_is_json_to_those_who_ask(listed, accept, kind):
@@ -452,6 +467,11 @@ def test_rfc9110_12_5_1_a_listing_is_json_to_those_who_ask(listed, accept, kind)
     assert answer["Vary"] == "Accept"
     assert answer["X-Content-Type-Options"] == "nosniff"
     assert answer["Cache-Control"] == "no-cache"
+
+
+def test_rfc9110_5_3_accept_in_two_fields_is_one_list(listed):
+    answer = get(listed, "/mixed/", "Accept: text/html;q=0.5", "Accept: application/json;q=0.6")
+    assert answer["Content-Type"] == "application/json"
 
 
 def test_a_listing_is_as_fresh_as_its_directory(tmp_path):
@@ -484,6 +504,8 @@ def spa(tmp_path_factory):
     ("/users/7", "Accept: application/json", 404),
     ("/users/7", "X: y", 404),
     ("/users/7", "Accept: text/html;q=0", 404),
+    ("/users/7", "Accept: text/*", 404),
+    ("/users/7", "Accept: */*, text/html;q=0.001", 200),
     ("/missing.js", BROWSER, 404),           # better a 404 than HTML that is run as a script
     ("/static/missing.png", BROWSER, 404),
     ("/ws", BROWSER, 426),
