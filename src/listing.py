@@ -7,10 +7,14 @@ import os
 import stat
 from datetime import UTC, datetime
 from html import escape
+from itertools import islice
 from urllib.parse import quote
 
-MOST = 10_000
-"""Entries shown of one directory; a page that said more would help nobody and hold up everyone."""
+MOST = 3_000
+"""Entries of one directory that are looked at: some 50 ms at the worst, in which nobody else is answered."""
+
+_FRESH_MS = 1000  # as long as a file is
+_KEPT = 16  # listings, half a megabyte each at the worst but for odd names
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -41,52 +45,80 @@ td:nth-child(n+2) {{ white-space: nowrap; font-variant-numeric: tabular-nums; }}
 """
 
 
+class Listings:
+    """The listings that a server has made, each of them once a second at most, however often it is asked for."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[int, int, int, bytes, bool], tuple[int, bytes]] = {}  # the oldest first
+
+    def page(self, directory: int, root: int, path: bytes, as_json: bool, now_ms: int) -> bytes:
+        """As page() has it, at most a second old. now_ms: of any clock that does not go back."""
+        status = os.fstat(directory)
+        key = (status.st_dev, status.st_ino, root, path, as_json)
+        if key in self._made and now_ms - self._made[key][0] < _FRESH_MS:
+            return self._made[key][1]
+        text = page(directory, root, path, as_json)
+        self._made.pop(key, None)
+        self._made[key] = now_ms, text
+        if len(self._made) > _KEPT:
+            del self._made[next(iter(self._made))]
+        return text
+
+
 def page(directory: int, root: int, path: bytes, as_json: bool) -> bytes:
     """The listing of an open directory, whose URL path is given unescaped: folders first, then files, each by name.
 
     root: the open directory that links may not lead out of, -1 for none. What would not be served is not listed: names
-    that begin with a dot, links out of the root, and what is neither file nor directory.
+    that begin with a dot, links out of the root, and what is neither file nor directory. Of a directory with more than
+    MOST entries so many are looked at, whichever the file system names first; the page says so.
     Raises OSError if the directory can't be read.
     """
+    inside = os.readlink(f"/proc/self/fd/{root}").rstrip("/") + "/" if root >= 0 else ""
     entries = []
     with os.scandir(directory) as found:
-        for entry in found:
-            if entry.name.startswith("."):
+        looked_at = list(islice(found, MOST))
+        all_seen = next(found, None) is None
+    for entry in looked_at:
+        if entry.name.startswith("."):
+            continue
+        try:
+            if inside and entry.is_symlink() and not _target(directory, entry.name).startswith(inside):
                 continue
-            if root >= 0 and entry.is_symlink() and _leads_out(directory, root, entry.name):
-                continue
-            try:
-                status = entry.stat()
-            except OSError:
-                continue  # removed meanwhile, or a link to nowhere
-            if stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode):
-                entries.append((not stat.S_ISDIR(status.st_mode), entry.name, status.st_size, int(status.st_mtime)))
+            status = entry.stat()
+        except OSError:
+            continue  # removed meanwhile, or a link to nowhere
+        if stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode):
+            entries.append((not stat.S_ISDIR(status.st_mode), entry.name, status.st_size, int(status.st_mtime)))
     entries.sort()
-    left_out = len(entries) - MOST
     if as_json:
         return json.dumps(
             [
                 {"name": _text(name), "type": "file" if is_file else "directory", "modified": _time(modified)}
                 | ({"size": size} if is_file else {})
-                for is_file, name, size, modified in entries[:MOST]
+                for is_file, name, size, modified in entries
             ]
         ).encode()
     rows = [] if path.count(b"/") == 1 else ['<tr><td><a href="../">../</a></td><td></td><td></td></tr>']
-    for is_file, name, size, modified in entries[:MOST]:
+    for is_file, name, size, modified in entries:
         slash = "" if is_file else "/"
         # "./" in front, lest a name with a colon read as a scheme
         rows.append(
             f'<tr><td><a href="./{quote(os.fsencode(name))}{slash}">{escape(_text(name))}{slash}</a></td>'
             f'<td>{_size(size) if is_file else ""}</td><td>{_time(modified).replace("T", " ")[:16]}</td></tr>'
         )
-    rest = f"<p>{left_out} more are not shown.</p>" if left_out > 0 else ""
+    rest = "" if all_seen else f"<p>There are more than {MOST:,} entries; the others are not shown.</p>"
     title = escape(path.decode(errors="replace"))
     return _PAGE.format(title=title, rows="\n".join(rows), rest=rest).encode()
 
 
-def _leads_out(directory: int, root: int, name: str) -> bool:
-    inside = os.path.realpath(f"/proc/self/fd/{root}")
-    return os.path.commonpath((inside, os.path.realpath(f"/proc/self/fd/{directory}/{name}"))) != inside
+def _target(directory: int, name: str) -> str:
+    """Where a link leads in the end. Raises OSError if that is nowhere."""
+    # os.path.realpath looks at each part of the path itself, and takes several times as long.
+    target = os.open(name, os.O_PATH, dir_fd=directory)
+    try:
+        return os.readlink(f"/proc/self/fd/{target}") + "/"
+    finally:
+        os.close(target)
 
 
 def _text(name: str) -> str:

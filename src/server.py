@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, TypeVar
 
-from c1m.listing import page
+from c1m.listing import Listings
 from c1m.logwriter import LogWriter
 from c1m.mediatypes import TYPES
 from c1m.runner import Runner
@@ -53,7 +53,8 @@ class Root:
 
     path: the directory.
     index: names that stand for their directory, the first that exists. Default ``("index.html",)``.
-    listing: list directories that have no index, as a page or, to clients that accept it, as JSON. Default False.
+    listing: list directories that have no index, as a page or, to clients that prefer it, as JSON: 3,000 entries of
+        each, no more than a second old. Default False.
     spa: answer with the root's index page, status 200, where a browser asks for a page that does not exist: for
         single-page applications whose script reads the path. Default False.
     sidecars: send ``name.zst``, ``name.br`` or ``name.gz`` in place of ``name`` to clients that accept it, where such
@@ -356,7 +357,7 @@ class Server:
             cache_files=self._cache_files,
             cache_bytes=self._cache_bytes,
             types={ext.encode(): _with_charset(kind).encode() for ext, kind in types.items()},
-            listing=page,
+            listing=Listings().page,
         )
         for host, prefix, root in self._roots:
             root._mount(site, host, prefix)

@@ -187,4 +187,4 @@ cdef class Site(Loop):
     cdef object raised           # what a handler raised to end it all: KeyboardInterrupt or SystemExit
     cdef object __weakref__
     cdef list kept               # Python bytes that slices above point into
-    cdef object listing          # c1m.listing.page
+    cdef object listing          # c1m.listing.Listings.page, of a Listings of its own

@@ -77,7 +77,7 @@ class Site(Loop):
         cache_files: int,
         cache_bytes: int,
         types: dict[bytes, bytes],
-        listing: Callable[[int, int, bytes, bool], bytes],
+        listing: Callable[[int, int, bytes, bool, int], bytes],
     ) -> None: ...
     def mount(
         self,

@@ -1524,7 +1524,7 @@ cdef void answer_listing(App *a, Conn *c, Slice path, Slice below) noexcept nogi
     if directory >= 0:
         with gil:
             try:
-                text = (<Site>a.site).listing(directory, root, path.at[:path.n], json)
+                text = (<Site>a.site).listing(directory, root, path.at[:path.n], json, a.r.now_ms)
                 page = block_copy(<const uint8_t *><bytes>text, len(text))
             except BaseException:
                 log.exception("a directory could not be listed")
@@ -1845,7 +1845,7 @@ cdef class Site(Loop):
 
     stall_ms, head_ms, keep_ms: how long, in milliseconds, queued output may stall, a request may take to come
     whole, a connection may idle between requests. cache_files, cache_bytes: bounds of the cache. types: media types by extension without its dot, as bytes.
-    listing: makes the page that lists a directory, as c1m.listing.page does.
+    listing: makes the page that lists a directory, as c1m.listing.Listings.page does.
     Raises MemoryError, OSError.
     """
 

@@ -16,6 +16,7 @@ from client import Http, get, handshake, request, until
 
 import c1m
 from c1m import Root, Server
+from c1m.listing import MOST, Listings, page
 
 OLD, NEW = 1_600_000_000, 1_700_000_000      # times of change
 
@@ -474,11 +475,55 @@ def test_rfc9110_5_3_accept_in_two_fields_is_one_list(listed):
     assert answer["Content-Type"] == "application/json"
 
 
-def test_a_listing_is_as_fresh_as_its_directory(tmp_path):
+def test_a_listing_is_as_fresh_as_a_file(tmp_path):
     with serving(Root(tmp_path, listing=True)) as port:
         assert listing(port, "/") == []
         write(tmp_path, ["a.txt"])
-        assert [entry["name"] for entry in listing(port, "/")] == ["a.txt"]
+        until(lambda: [entry["name"] for entry in listing(port, "/")] == ["a.txt"], "the file in the listing")
+
+
+@contextlib.contextmanager
+def opened(*directories):
+    fds = [os.open(directory, os.O_RDONLY) for directory in directories]
+    try:
+        yield fds
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+def test_a_listing_is_made_once_a_second_for_each_way_to_see_it(tmp_path):
+    write(tmp_path, ["one/a", "two/a"])
+    listings = Listings()
+    with opened(tmp_path / "one", tmp_path / "two", tmp_path) as (one, two, top):
+        ways = [(one, -1, b"/", False), (one, -1, b"/", True), (one, -1, b"/x/", False), (one, top, b"/", False),
+                (two, -1, b"/", False)]
+        before = [listings.page(*way, 5000) for way in ways]
+        write(tmp_path, ["one/new", "two/new"])
+        assert [listings.page(*way, 5999) for way in ways] == before
+        after = [listings.page(*way, 6000) for way in ways]
+        assert all(b"new" in text for text in after)
+        assert after == [page(*way) for way in ways]
+
+
+def test_few_listings_are_remembered(tmp_path):
+    listings = Listings()
+    with opened(tmp_path) as (top,):
+        for i in range(17):
+            listings.page(top, -1, b"/%d/" % i, False, 5000)
+        write(tmp_path, ["new"])
+        assert b"new" not in listings.page(top, -1, b"/1/", False, 5000)
+        assert b"new" in listings.page(top, -1, b"/0/", False, 5000)
+
+
+@pytest.mark.parametrize(("entries", "shown"), [(MOST, MOST), (MOST + 1, MOST)])
+def test_a_listing_of_very_many_says_that_it_is_not_whole(tmp_path, entries, shown):
+    for i in range(entries):
+        (tmp_path / str(i)).touch()
+    with serving(Root(tmp_path, listing=True)) as port:
+        text = get(port, "/").body
+        assert len(Links(text).links) == len(listing(port, "/")) == shown
+    assert (b"more than 3,000 entries; the others are not shown" in text) == (shown < entries)
 
 
 # ---- single pages and pages not found ----
