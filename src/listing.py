@@ -127,6 +127,8 @@ def _text(name: str) -> str:
 
 
 def _time(seconds: int) -> str:
+    """What lies before 1970 or after 9999, as a file's time may, becomes their first or last second."""
+    seconds = max(0, min(seconds, 253402300799))
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

@@ -16,7 +16,7 @@ from client import Http, get, handshake, request, until
 
 import c1m
 from c1m import Root, Server
-from c1m.listing import MOST, Listings, page
+from c1m.listing import MOST, Listings, _time, page
 
 OLD, NEW = 1_600_000_000, 1_700_000_000      # times of change
 
@@ -420,6 +420,14 @@ def test_a_listing_shows_sizes_and_times(listed):
     assert entry["modified"] == "2020-09-13T12:26:40Z"
     page = get(listed, "/mixed/").body
     assert b"<td>1.5 KiB</td><td>2020-09-13 12:26</td>" in page
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [
+    (-1, "1970-01-01T00:00:00Z"), (0, "1970-01-01T00:00:00Z"), (253402300799, "9999-12-31T23:59:59Z"),
+    (253402300800, "9999-12-31T23:59:59Z"), (10**12, "9999-12-31T23:59:59Z"), (-10**11, "1970-01-01T00:00:00Z"),
+])
+def test_a_listing_has_a_date_for_every_time(seconds, shown):
+    assert _time(seconds) == shown           # few file systems can store them all
 
 
 def test_a_listing_names_its_directory_and_does_not_let_it_speak(listed):
