@@ -60,7 +60,8 @@ class Root:
     sidecars: send ``name.zst``, ``name.br`` or ``name.gz`` in place of ``name`` to clients that accept it, where such
         a file lies beside it and is not older. Default True.
     cache: values of Cache-Control by pattern, the first that fits; a pattern with a slash in front is held against
-        the path, any other against the last name in it. ``*`` and ``?`` fit any characters. Default none.
+        the file's path below the directory, any other against its name: ``/docs/index.html`` is the file for
+        ``/docs/``. ``*`` fits any characters, slashes too, and ``?`` one; all others mean themselves. Default none.
         ``{"*.html": "no-cache", "/assets/*": "public, max-age=31536000, immutable"}``
     headers: header fields for every file sent from here, beside ``X-Content-Type-Options: nosniff``, which None
         takes away. Default none.
@@ -118,7 +119,7 @@ class Root:
             prefix.encode(),
             self.path,
             index=self.index,
-            cache=[(os.fsencode(pattern), value.encode()) for pattern, value in self.cache.items()],
+            cache=[(_glob(pattern), value.encode()) for pattern, value in self.cache.items()],
             fields="".join(f"{name}: {value}\r\n" for name, value in headers.values() if value is not None).encode(),
             origins=[origin.encode() for origin in self.cors],
             listing=self.listing,
@@ -521,6 +522,11 @@ def _place(place: str) -> tuple[str, str]:
     if host and not _HOST.fullmatch(host.lower()):
         raise ValueError(f"root: {host!r} is not a host name without its port")
     return host.lower(), f"/{prefix}".rstrip("/")
+
+
+def _glob(pattern: str) -> bytes:
+    """For fnmatch(3), to which brackets and backslashes would mean something, too."""
+    return os.fsencode(re.sub(r"[\[\\]", r"\\\g<0>", pattern))
 
 
 def _extension(name: str) -> str:

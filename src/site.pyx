@@ -497,18 +497,18 @@ cdef uint8_t *put_file_fields(const App *a, uint8_t *to, const File *file) noexc
 
 
 cdef bint matches(const char *pattern, const File *file, Slice index) noexcept nogil:
-    """Whether a path below its root fits a pattern: as a whole if the pattern begins with a slash, else its last name."""
+    """Whether a file's path below its root fits a pattern: as a whole if the pattern begins with a slash, else its last name."""
     cdef char[PATH_MOST + 256] path
     cdef char *name = path
+    cdef uint8_t *end = put(<uint8_t *>path, file.path, file.path_n)
     cdef size_t i
-    memcpy(path, file.path, file.path_n)
-    path[file.path_n] = 0
+    if (end - 1)[0] == c'/':
+        end = put(end, index.at, index.n)
+    end[0] = 0
     if pattern[0] != c'/':
         for i in range(file.path_n):
             if path[i] == c'/':
                 name = path + i + 1
-        if name[0] == 0:
-            put(<uint8_t *>name, index.at, index.n)[0] = 0
     return fnmatch(pattern, name, 0) == 0
 
 

@@ -649,6 +649,32 @@ def test_cache_by_pattern(tmp_path, target, expected):
             assert get(port, target, more).all("Cache-Control") == expected
 
 
+@pytest.mark.parametrize(("pattern", "fits"), [
+    ("/index.html", {"/", "/index.html"}),
+    ("/docs/*.html", {"/docs/", "/docs/index.html"}),
+    ("/docs/*", {"/docs/", "/docs/index.html", "/docs/[id].js"}),
+    ("/*.html", {"/", "/index.html", "/docs/", "/docs/index.html"}),
+    ("/", set()),
+    ("/docs/", set()),
+    ("[id].js", {"/docs/[id].js"}),
+    ("/docs/[id].js", {"/docs/[id].js"}),
+    ("[id]*", {"/docs/[id].js"}),
+    ("[i]*", set()),
+    ("i", set()),
+    ("?.txt", {"/i.txt"}),
+    ("back\\slash", {"/back%5Cslash"}),
+    ("back\\*", {"/back%5Cslash"}),
+    ("\\i.txt", set()),
+    ("*\\", set()),
+    ("*]*", {"/docs/[id].js"}),
+])
+def test_star_and_question_mark_alone_are_wild_and_an_index_has_its_name(tmp_path, pattern, fits):
+    write(tmp_path, ["index.html", "docs/index.html", "docs/[id].js", "i.txt", "back\\slash"])
+    targets = ["/", "/index.html", "/docs/", "/docs/index.html", "/docs/[id].js", "/i.txt", "/back%5Cslash"]
+    with serving(Root(tmp_path, cache={pattern: "no-cache"})) as port:
+        assert {target for target in targets if "Cache-Control" in get(port, target)} == fits
+
+
 def test_patterns_are_of_one_root(tmp_path):
     write(tmp_path, ["a.txt"])
     with serving({"/": tmp_path, "/kept": Root(tmp_path, cache={"*": "max-age=9"})}) as port:
