@@ -304,8 +304,6 @@ cdef uint32_t files_sidecars(Files *f, File *file, int64_t now_ms) noexcept nogi
             there |= 1 << sidecar
         close(fd)
         spares_fill(f)
-    if there != file.sidecars:
-        files_keep(f, file, NULL)            # the head says whether there are any
     file.sidecars = there
     file.sidecars_ms = now_ms
     return there

@@ -347,7 +347,7 @@ cdef inline File *variant_of(App *a, File *file) noexcept nogil:
     cdef File *encoded = NULL
     cdef uint32_t there
     cdef Coding coding
-    # Who names no coding gets the file itself, which any cache may give to anyone: that needs no look for sidecars, and no Vary.
+    # Who names no coding gets the file itself: that needs no look for sidecars.
     if not a.answer.mount.sidecars or not has(&a.request, ACCEPT_ENCODING):
         return file
     there = files_sidecars(&a.files, file, a.r.now_ms)
@@ -484,7 +484,7 @@ cdef uint8_t *put_file_fields(const App *a, uint8_t *to, const File *file) noexc
     if file.sidecar:
         to = put_text(to, b"Content-Encoding: ")
         to = put_text(to, b"gzip\r\n" if file.sidecar == GZIP else b"br\r\n" if file.sidecar == BROTLI else b"zstd\r\n")
-    if file.sidecar or file.sidecars:
+    if m.sidecars:               # even where none are: they may come, and no answer may hang on what others have asked for
         to = put_text(to, b"Vary: Accept-Encoding\r\n")
     # A file may be of tomorrow, an answer may not say so (RFC 9110 section 8.8.2.1).
     to = put_text(http_validators(to, min(file.modified, a.r.unix_s), file.etag), b"Accept-Ranges: bytes\r\n")

@@ -574,9 +574,10 @@ DEFENDED = [
         "RFC 9110 §15.4.5 lets a 304 have what guides a cache: it says which of the stored answers is meant",
     ),
     Defence(
-        r"^targets: .*/page\.html: vary: Accept-Encoding -> none$",
-        "a file with sidecars, and no Accept-Encoding", "with Vary", "without",
-        "RFC 9110 §12.5.3: who names no coding can be sent any; a cache may give this answer to everyone",
+        r": vary: none -> Accept-Encoding$",
+        "a file without sidecars", "without Vary", "with `Vary: Accept-Encoding`",
+        "One may come: RFC 9110 §12.5.5 has a cache told what the answer was chosen by, and each answer says "
+        "the same",
     ),
     Defence(
         r"^types: m?js: ",
