@@ -39,7 +39,7 @@ _H = TypeVar("_H")
 _Path = str | os.PathLike[str]
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(r"[\t\x20-\x7e]{1,1024}")
-_HOST = re.compile(r"[a-z0-9.\-]+|\[[0-9a-f:.]+\]")
+_HOST = re.compile(r"([a-z0-9\-]+\.)*[a-z0-9\-]+\.?|\[[0-9a-f:.]+\]")
 # Fields that say how an answer is framed or what it is; to override one would make the others lies.
 _OURS = {
     "accept-ranges", "access-control-allow-origin", "connection", "content-encoding", "content-length", "content-range",
@@ -137,7 +137,8 @@ class Server:
     root: a directory served at ``/``; or a mapping of URL prefixes to directories, such as
         ``{"/": "public", "/assets": "build/assets", "static.example.org/": "static"}``, of which the longest that
         fits a request's path counts, one that begins with the request's host before one that does not; or None for
-        no files. In place of a directory a `Root` says more about how it is served. Default None.
+        no files. Prefixes are paths, written unescaped. In place of a directory a `Root` says more about how it is
+        served. Default None.
     ports: one TCP port or several, 0 for one that the kernel chooses. Default 8001.
     host: a host name or address, or several: ``"127.0.0.1"``, ``"0.0.0.0"``, ``"::"``. Default ``"127.0.0.1"``.
     unix: the path of a Unix-domain socket to listen on as well, or several. Default none.
@@ -521,7 +522,21 @@ def _place(place: str) -> tuple[str, str]:
         raise ValueError(f"root: the URL prefix {place!r} has no '/'")
     if host and not _HOST.fullmatch(host.lower()):
         raise ValueError(f"root: {host!r} is not a host name without its port")
-    return host.lower(), f"/{prefix}".rstrip("/")
+    prefix = f"/{prefix}".removesuffix("/")
+    if wrong := _not_a_prefix(prefix):
+        raise ValueError(f"root: the URL prefix {place!r} {wrong}")
+    return host.lower().removesuffix("."), prefix
+
+
+def _not_a_prefix(prefix: str) -> str | None:
+    """Why no request's path, unescaped and with no two slashes in a row, begins so, or none that should be served."""
+    if re.search(r"[?#]|%[0-9A-Fa-f]{2}", prefix):
+        return "has a query, fragment or escape in it: it is a path, written unescaped"
+    if "//" in f"{prefix}/":
+        return "has an empty name in it, between two slashes"
+    if re.search(r"(?!^/\.well-known(/|$))/\.", prefix):
+        return "has a name in it that begins with a dot: only /.well-known is served"
+    return None
 
 
 def _glob(pattern: str) -> bytes:

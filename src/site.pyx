@@ -295,8 +295,8 @@ cdef void mount_find(App *a, Slice path) noexcept nogil:
 
 
 cdef bint host_is(Slice host, Slice lower) noexcept nogil:
-    """Whether a Host field's value names that host, whatever its port."""
-    cdef size_t i
+    """Whether a Host field's value names that host, whatever its port, and with or without the dot that ends a whole name."""
+    cdef size_t i, end = lower.n
     cdef uint8_t c
     if host.n < lower.n:
         return False
@@ -304,7 +304,9 @@ cdef bint host_is(Slice host, Slice lower) noexcept nogil:
         c = host.at[i]
         if (c | 0x20 if c'A' <= c <= c'Z' else c) != lower.at[i]:
             return False
-    return host.n == lower.n or host.at[lower.n] == c':'
+    if end < host.n and host.at[end] == c'.':
+        end += 1
+    return end == host.n or host.at[end] == c':'
 
 
 cdef int route_at(const App *a, Slice path) noexcept nogil:

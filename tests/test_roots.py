@@ -843,6 +843,14 @@ def test_follow_symlinks(tmp_path):
     ("static.example.org", "/a.txt", b"static"),
     ("STATIC.Example.ORG:8080", "/a.txt", b"static"),
     ("static.example.org", "/assets/a.txt", None),            # this host's roots come before any host's
+    ("static.example.org.", "/a.txt", b"static"),             # RFC 3986 section 3.2.2
+    ("Static.example.org.:80", "/a.txt", b"static"),
+    ("static.example.org..", "/a.txt", b"any"),
+    ("static.example.org.:", "/a.txt", b"static"),
+    ("dotted.example", "/a.txt", b"dotted"),
+    ("dotted.example.", "/a.txt", b"dotted"),
+    ("other.example", "/.well-known/acme/a.txt", b"acme"),
+    ("other.example", "/a%20b/a.txt", b"spaced"),
     ("xstatic.example.org", "/a.txt", b"any"),
     ("static.example.org.evil.example", "/a.txt", b"any"),
     ("static.example.org", "/sub/a.txt", b"static-sub"),
@@ -855,7 +863,8 @@ def test_follow_symlinks(tmp_path):
 def test_roots_by_prefix_and_host(tmp_path, host, target, served):
     places = {
         "/": "any", "/assets": "any-assets", "/assets/deep/": "deep", "static.example.org/": "static",
-        "Static.example.org/sub": "static-sub", "[::1]/": "six",
+        "Static.example.org/sub": "static-sub", "[::1]/": "six", "dotted.example./": "dotted",
+        "/.well-known/acme": "acme", "/a b": "spaced", "/100%": "percent",
     }
     roots = {place: write(tmp_path / name, {"a.txt": name}) for place, name in places.items()}
     with serving(roots) as port:
@@ -1291,6 +1300,20 @@ def test_a_root_is_remembered_by_where_it_is_and_not_changed(tmp_path, monkeypat
     ({"root": {"": "."}}, "root: "),
     ({"root": {"ho st/": "."}}, "root: 'ho st' is not a host name"),
     ({"root": {"example.org:80/": "."}}, "root: 'example.org:80' is not a host name without its port"),
+    ({"root": {"./public": "."}}, "root: '.' is not a host name"),
+    ({"root": {"../public": "."}}, "root: '..' is not a host name"),
+    ({"root": {"a..b/": "."}}, "root: 'a..b' is not a host name"),
+    *(({"root": {place: "."}}, f"root: the URL prefix {place!r} has {what}") for place, what in [
+        ("//", "an empty name"), ("//x", "an empty name"), ("/a//b", "an empty name"), ("/a//", "an empty name"),
+        ("example.org//x", "an empty name"),
+        ("/a/./b", "a name in it that begins with a dot"), ("/a/../b", "a name in it that begins with a dot"),
+        ("/..", "a name in it that begins with a dot"), ("/.hidden", "a name in it that begins with a dot"),
+        ("/a/.well-known", "a name in it that begins with a dot"),
+        ("/.well-knownx", "a name in it that begins with a dot"),
+        ("/.well-known/.x", "a name in it that begins with a dot"),
+        ("/x?y", "a query, fragment or escape in it: it is a path, written unescaped"),
+        ("/x#y", "a query, fragment or escape"), ("/a%20b", "a query, fragment or escape"),
+    ]),
     ({"mime_types": {"": "text/plain"}}, "mime_types: '' is not a file extension"),
     ({"mime_types": {"tar.gz": "text/plain"}}, "mime_types: 'tar.gz' is not a file extension"),
     ({"mime_types": {"a" * 16: "text/plain"}}, "mime_types: "),
