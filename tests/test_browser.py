@@ -4,6 +4,7 @@ import gzip
 import subprocess
 import wave
 
+import client
 import pytest
 from selenium.webdriver.support.ui import WebDriverWait
 
@@ -55,10 +56,9 @@ def test_a_recording_is_sought_in_by_range(browser, site):
 
 def until_logged(root):
     """The access log, once it tells of the jump."""
-    while True:
-        log = (root / "log").read_text()
-        if log.count("/long.wav") > 1:
-            return log
+    log = root / "log"
+    client.until(lambda: log.read_text().count("/long.wav") > 1, "two requests in the log")
+    return log.read_text()
 
 
 def test_a_download_is_resumed(site, tmp_path):
