@@ -40,6 +40,7 @@ _Path = str | os.PathLike[str]
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(r"[\t\x20-\x7e]{1,1024}")
 _HOST = re.compile(r"([a-z0-9\-]+\.)*[a-z0-9\-]+\.?|\[[0-9a-f:.]+\]")
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 # Fields that say how an answer is framed or what it is; to override one would make the others lies.
 _OURS = {
     "accept-ranges", "access-control-allow-origin", "connection", "content-encoding", "content-length", "content-range",
@@ -65,8 +66,8 @@ class Root:
         ``{"*.html": "no-cache", "/assets/*": "public, max-age=31536000, immutable"}``
     headers: header fields for every file sent from here, beside ``X-Content-Type-Options: nosniff``, which None
         takes away. Default none.
-    cors: origins whose scripts may read the answers (CORS), such as ``"https://example.org"``, or ``"*"`` for any.
-        Default none.
+    cors: origins whose scripts may read the answers and all their fields (CORS), such as ``"https://example.org"``, or
+        ``"*"`` for any. Default none.
     follow_symlinks: follow symbolic links out of the directory, too. Default False.
 
     A file ``404.html`` in the directory is the body of its 404 answers. Names that begin with a dot are not served,
@@ -89,7 +90,8 @@ class Root:
         put = object.__setattr__
         put(self, "path", _directory(self.path))
         put(self, "index", tuple([self.index] if isinstance(self.index, str) else self.index))
-        put(self, "cors", tuple([self.cors] if isinstance(self.cors, str) else self.cors))
+        origins = [self.cors] if isinstance(self.cors, str) else self.cors
+        put(self, "cors", tuple(origin if origin == "*" else _origin("cors", origin) for origin in origins))
         for name in self.index:
             if not name or "/" in name or "\0" in name or name.startswith("."):
                 raise ValueError(f"index: {name!r} is not a file name that can be served")
@@ -107,9 +109,6 @@ class Root:
                 raise ValueError(f"headers: {value!r} is not a value that a header field can have")
         if sum(len(name) + len(value or "") + 4 for name, value in self.headers.items()) > _FIELDS_MOST:
             raise ValueError(f"headers: more than {_FIELDS_MOST} bytes in all")
-        for origin in self.cors:
-            if origin != "*":
-                _origin("cors", origin)
 
     def _mount(self, site: Site, host: str, prefix: str) -> None:
         headers: dict[str, tuple[str, str | None]] = {"x-content-type-options": ("X-Content-Type-Options", "nosniff")}
@@ -310,7 +309,7 @@ class Server:
             "ping_ms": ping_ms,
             "max_backlog": _amount("max_backlog", max_backlog, _MESSAGE_MOST),
             "when_slow": _SLOW.index(when_slow),
-            "origins": [_origin("origins", o) for o in ([origins] if isinstance(origins, str) else origins)],
+            "origins": [_origin("origins", o).encode() for o in ([origins] if isinstance(origins, str) else origins)],
             "subprotocols": [protocol.encode() for protocol in subprotocols],
             "compression": _COMPRESSION.index(compression),
             "window_bits": window_bits,
@@ -604,10 +603,17 @@ def _milliseconds(name: str, seconds: float) -> int:
     return max(1, round(seconds * 1000))
 
 
-def _origin(name: str, origin: str) -> bytes:
-    if not re.fullmatch(r"[a-z][a-z0-9+.\-]*://[!-.0-~]{1,300}", origin):
+def _origin(name: str, origin: str) -> str:
+    """As a browser would send it: small letters and no default port in those of the web."""
+    found = re.fullmatch(r"(([A-Za-z][A-Za-z0-9+.\-]*)://((?![/?#@])[!-~]){1,300})([/?#][!-~]*)?", origin)
+    if not found:
         raise ValueError(f"{name}: {origin!r} is not an origin such as 'https://example.org'")
-    return origin.encode()
+    bare, scheme = found[1], found[2].lower()
+    if scheme in _DEFAULT_PORTS:
+        bare = bare.lower().removesuffix(_DEFAULT_PORTS[scheme])
+    if found[4]:
+        raise ValueError(f"{name}: {origin!r} is not an origin but has {found[4]!r} behind it: write {bare!r}")
+    return bare
 
 
 def _amount(name: str, n: int, most: int) -> int:

@@ -248,6 +248,7 @@ cdef void answer(App *a, Conn *c) noexcept nogil:
     if r.flags & EXPECT_CONTINUE and (r.content_length or r.flags & CHUNKED):
         a.answer.keep = False    # no route takes a body, and the client may or may not send this one now
     path = Slice(&a.path[0], http_unescape(r.path, a.path))
+    mount_find(a, path)
     if r.flags & EXPECT_UNKNOWN:
         answer_status(a, c, 417, b"")
     elif r.method == UNKNOWN_METHOD:
@@ -257,10 +258,8 @@ cdef void answer(App *a, Conn *c) noexcept nogil:
         if route >= 0:
             upgrade(a, c, route)
         else:
-            mount_find(a, path)
             answer_path(a, c, path)
     elif r.method == OPTIONS:
-        mount_find(a, path)
         answer_options(a, c)
     else:
         answer_status(a, c, 405, ALLOWED)
@@ -287,7 +286,7 @@ cdef void mount_find(App *a, Slice path) noexcept nogil:
     a.answer.by_origin = m.origins_n != 0
     if m.any_origin:
         a.answer.origin = Slice(b"*", 1)
-    elif m.origins_n and has(&a.request, ORIGIN):
+    elif m.origins_n and has(&a.request, ORIGIN) and not twice(&a.request, ORIGIN):
         origin = value_of(&a.request, ORIGIN)
         for i in range(m.origins_n):
             if m.origins[i].n == origin.n and memcmp(m.origins[i].at, origin.at, origin.n) == 0:
@@ -610,7 +609,8 @@ cdef uint8_t *head_begin(App *a, Conn *c, int status, size_t more) noexcept nogi
     a.answer.status = status
     if a.answer.origin.n:
         to = put_text(to, b"Access-Control-Allow-Origin: ")
-        to = put_text(put(to, a.answer.origin.at, a.answer.origin.n), b"\r\n")
+        # "*" is every field to requests without credentials, and those with are not allowed (Fetch section 3.2).
+        to = put_text(put(to, a.answer.origin.at, a.answer.origin.n), b"\r\nAccess-Control-Expose-Headers: *\r\n")
     if a.answer.by_origin:
         to = put_text(to, b"Vary: Origin\r\n")
     if a.answer.by_accept:

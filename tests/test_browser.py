@@ -61,6 +61,21 @@ def until_logged(root):
     return log.read_text()
 
 
+def test_scripts_of_other_origins_read_every_field(browser, site):
+    names = ["content-range", "accept-ranges", "content-length", "etag", "x-own"]
+    root = c1m.Root(site[1], cors=site[0], headers={"X-Own": "1"})
+    with c1m.Server(root, ports=[0]) as other:
+        browser.get(site[0])
+        values = browser.execute_async_script(
+            "const [url, names, done] = arguments;"
+            "fetch(url, {headers: {Range: 'bytes=0-9'}}).then(a => done(names.map(n => a.headers.get(n))), done)",
+            f"http://127.0.0.1:{other.ports[0]}/app.js", names,
+        )
+    assert values[:3] == ["bytes 0-9/35", "bytes", "10"]
+    assert values[3].startswith('"')
+    assert values[4] == "1"
+
+
 def test_a_download_is_resumed(site, tmp_path):
     address, root = site
     whole = (root / "long.wav").read_bytes()

@@ -761,10 +761,15 @@ def test_cors_of_some_origins(shared, target, fields):
         for origin in (ORIGIN, "http://localhost:3000"):
             answer = http.get("/some" + target, f"Origin: {origin}", *fields)
             assert permission(answer) == [origin]
+            assert answer["Access-Control-Expose-Headers"] == "*"
             assert "Origin" in answer.all("Vary")
-        for more in ([], [f"Origin: {OTHER}"], ["Origin: null"], [f"Origin: {ORIGIN}.evil.example"]):
+        for more in (
+            [], [f"Origin: {OTHER}"], ["Origin: null"], [f"Origin: {ORIGIN}.evil.example"],
+            [f"Origin: {ORIGIN}", f"Origin: {OTHER}"], [f"Origin: {ORIGIN}"] * 2,
+        ):
             answer = http.get("/some" + target, *more, *fields)
             assert permission(answer) == []
+            assert "Access-Control-Expose-Headers" not in answer
             assert "Origin" in answer.all("Vary")             # or a cache would hand this out to the others
 
 
@@ -781,6 +786,48 @@ def test_no_cors_unless_asked_for(shared, target, fields):
     answer = get(shared, target, f"Origin: {ORIGIN}", *fields)
     assert permission(answer) == []
     assert "Origin" not in answer.all("Vary")
+
+
+@pytest.mark.parametrize(("method", "fields", "status"), [
+    ("POST", [], 405), ("BREW", [], 501), ("GET", ["Expect: miracles"], 417),
+])
+def test_cors_of_answers_that_are_only_a_status(shared, method, fields, status):
+    for prefix, origin, allowed in [("/some", ORIGIN, ORIGIN), ("/some", OTHER, None), ("/any", OTHER, "*")]:
+        answer = get(shared, prefix + "/a.txt", f"Origin: {origin}", *fields, method=method)
+        assert answer.status == status
+        assert permission(answer) == ([allowed] if allowed else [])
+        assert ("Origin" in answer.all("Vary")) == (prefix == "/some")
+
+
+@pytest.mark.parametrize(("given", "sent"), [
+    ("https://Example.ORG", "https://example.org"), ("HTTPS://x.org", "https://x.org"),
+    ("https://x.org:443", "https://x.org"), ("http://x:80", "http://x"), ("HTTP://X:80", "http://x"),
+    ("http://x:443", "http://x:443"), ("https://x:80", "https://x:80"), ("http://x:8080", "http://x:8080"),
+    ("http://[::1]:80", "http://[::1]"), ("http://[::80]", "http://[::80]"),
+    ("app://Some:80", "app://Some:80"),
+])
+def test_an_origin_is_allowed_as_browsers_send_it(tmp_path, given, sent):
+    write(tmp_path, ["a.txt"])
+    server = Server(Root(tmp_path, cors=given), ports=[0])
+    server.websocket("/ws", origins=given)
+    with server:
+        assert permission(get(server.ports[0], "/a.txt", f"Origin: {sent}")) == [sent]
+        with Http(server.ports[0]) as http:
+            http.send(handshake("/ws", f"Origin: {sent}"))
+            assert http.take_line() == b"HTTP/1.1 101 Switching Protocols"
+
+
+@pytest.mark.parametrize(("given", "mended"), [
+    ("https://Example.org/", "https://example.org"), ("https://x.org:443/", "https://x.org"),
+    ("https://x.org/app/", "https://x.org"), ("https://x.org?a=b/", "https://x.org"), ("app://x/", "app://x"),
+])
+def test_an_origin_with_a_path_is_refused_and_mended(tmp_path, given, mended):
+    for refused, name in [
+        (lambda: Root(tmp_path, cors=given), "cors"),
+        (lambda: Server(tmp_path).websocket("/ws", origins=given), "origins"),
+    ]:
+        with pytest.raises(ValueError, match=f"^{name}: .* is not an origin .*: write {mended!r}$"):
+            refused()
 
 
 @pytest.mark.parametrize(("prefix", "origin", "allowed"), [
@@ -1257,6 +1304,7 @@ def test_what_comes_after_an_ambiguity_is_read_as_no_request_however_late(target
     {"headers": {"Transfer-Encoding": "chunked"}}, {"headers": {"Access-Control-Allow-Origin": "*"}},
     {"headers": {f"X-{i}": "x" * 1000 for i in range(9)}},
     {"cors": "example.org"}, {"cors": "https://example.org/"}, {"cors": ""}, {"cors": "https://a b"},
+    {"cors": "https://user@a"}, {"cors": "https://"}, {"cors": "null"},
     {"cors": ["*", "x"]},
     {"cors": "https://" + "a" * 1000}, {"cors": "https://a\0b"}, {"cors": "https://ä.example"},
 ])
