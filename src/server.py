@@ -28,6 +28,7 @@ __all__ = ["Root", "Server"]
 _BACKLOG = 4096
 _MESSAGE_MOST = (1 << 31) - 1
 _FIELDS_MOST = 8192
+_CACHE_CONTROL_MOST = 1024
 _CACHE_FILES_MOST = 1 << 22
 _CACHE_BYTES_MOST = 1 << 40
 _TIMEOUT_MOST = 365 * 86400.0
@@ -38,13 +39,13 @@ _EVENTS = ("on_upgrade", "on_open", "on_message", "on_drain", "on_close")
 _H = TypeVar("_H")
 _Path = str | os.PathLike[str]
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_VALUE = re.compile(r"[\t\x20-\x7e]{1,1024}")
 _HOST = re.compile(r"([a-z0-9\-]+\.)*[a-z0-9\-]+\.?|\[[0-9a-f:.]+\]")
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 # Fields that say how an answer is framed or what it is; to override one would make the others lies.
 _OURS = {
     "accept-ranges", "access-control-allow-origin", "connection", "content-encoding", "content-length", "content-range",
-    "content-type", "date", "etag", "last-modified", "location", "transfer-encoding", "upgrade", "vary",
+    "content-type", "date", "etag", "keep-alive", "last-modified", "location", "proxy-connection", "te", "trailer",
+    "transfer-encoding", "upgrade", "vary",
 }  # fmt: skip
 
 
@@ -64,8 +65,8 @@ class Root:
         the file's path below the directory, any other against its name: ``/docs/index.html`` is the file for
         ``/docs/``. ``*`` fits any characters, slashes too, and ``?`` one; all others mean themselves. Default none.
         ``{"*.html": "no-cache", "/assets/*": "public, max-age=31536000, immutable"}``
-    headers: header fields for every file sent from here, beside ``X-Content-Type-Options: nosniff``, which None
-        takes away. Default none.
+    headers: header fields for every file sent from here, up to 8192 bytes, beside ``X-Content-Type-Options: nosniff``,
+        which None takes away. Default none.
     cors: origins whose scripts may read the answers and all their fields (CORS), such as ``"https://example.org"``, or
         ``"*"`` for any. Default none.
     follow_symlinks: follow symbolic links out of the directory, too. Default False.
@@ -98,16 +99,20 @@ class Root:
         for pattern, value in self.cache.items():
             if "\0" in pattern or not pattern:
                 raise ValueError(f"cache: {pattern!r} is not a pattern")
-            if not _VALUE.fullmatch(value):
-                raise ValueError(f"cache: {value!r} is not a value that a header field can have")
+            _check_value(f"cache: the value for {pattern!r}", value)
+            if len(value) > _CACHE_CONTROL_MOST:
+                raise ValueError(f"cache: the value for {pattern!r} is longer than {_CACHE_CONTROL_MOST} bytes")
         for name, value in self.headers.items():  # type: ignore[assignment]
             if not _TOKEN.fullmatch(name):
                 raise ValueError(f"headers: {name!r} is not a field name")
-            if name.lower() in _OURS:
+            if name.lower() in _OURS or name.lower().startswith("sec-websocket-"):
                 raise ValueError(f"headers: {name} is the server's to say")
-            if value is not None and not _VALUE.fullmatch(value):
-                raise ValueError(f"headers: {value!r} is not a value that a header field can have")
-        if sum(len(name) + len(value or "") + 4 for name, value in self.headers.items()) > _FIELDS_MOST:
+            if value is None:
+                continue
+            _check_value(f"headers: the value of {name}", value)
+            if name.lower() == "cache-control" and (self.cache or self.listing):
+                raise ValueError(f'headers: cache or listing says {name}, too: use cache={{"*": ...}} alone')
+        if sum(len(name) + len(value) + 4 for name, value in self.headers.items() if value) > _FIELDS_MOST:
             raise ValueError(f"headers: more than {_FIELDS_MOST} bytes in all")
 
     def _mount(self, site: Site, host: str, prefix: str) -> None:
@@ -541,6 +546,14 @@ def _not_a_prefix(prefix: str) -> str | None:
 def _glob(pattern: str) -> bytes:
     """For fnmatch(3), to which brackets and backslashes would mean something, too."""
     return os.fsencode(re.sub(r"[\[\\]", r"\\\g<0>", pattern))
+
+
+def _check_value(what: str, value: str) -> None:
+    """Raises ValueError for what is no field value by RFC 9110 section 5.5, or is one that few would understand."""
+    if wrong := re.search(r"[^\t\x20-\x7e]", value):
+        raise ValueError(f"{what} has {wrong[0]!r} in it: control characters and what is not ASCII can't be sent")
+    if not value:
+        raise ValueError(f"{what} is empty")
 
 
 def _extension(name: str) -> str:

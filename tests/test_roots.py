@@ -687,17 +687,54 @@ def test_patterns_are_of_one_root(tmp_path):
         assert get(port, "/kept/a.txt")["Cache-Control"] == "max-age=9"
 
 
+HEAD_MOST = 1024                 # bytes, as http.pxd has it
+
+
 def test_the_longest_settings_find_room(tmp_path):
-    write(tmp_path, {"a.txt": b"a" * 100})
-    origin = "https://" + "o" * 200
-    headers = {"X-Long": "h" * 1024, "X-More": "m" * 1024}
-    root = Root(tmp_path, cache={"*": "c" * 1024}, cors=origin, headers=headers)
-    with serving(root, mime_types={"txt": "text/" + "t" * 100}) as port:
-        for more in ([], ["Range: bytes=0-0"], ["Range: bytes=0-0,1-1,2-2"], ["If-None-Match: *"]):
-            answer = get(port, "/a.txt", f"Origin: {origin}", "Connection: close", *more)
-            assert answer["Cache-Control"] == "c" * 1024
+    write(tmp_path, ["a.txt.gz", "dir/b", "404.html"], NEW)
+    with (tmp_path / "a.txt").open("wb") as file:
+        file.truncate(1 << 40)
+    os.utime(tmp_path / "a.txt", (OLD, OLD))
+    origin = "https://" + "o" * 300
+    fields = {"Content-Security-Policy": "c" * 4000, "X-More": "m" * (8192 - 23 - 4 - 4000 - 6 - 4)}
+    root = Root(tmp_path, cache={"*": "c" * 1024}, cors=[origin, OTHER], headers=fields, listing=True, spa=True)
+    said = 8192 + len("X-Content-Type-Options: nosniff\r\n") + 1024 + len(origin)
+    with serving(root, mime_types={"txt": "text/" + "t" * 123}) as port, Http(port) as http:
+        for target, more in [
+            ("/a.txt", ["Accept-Encoding: gzip"]), ("/a.txt", ["Accept-Encoding: gzip", "Range: bytes=1-"]),
+            ("/a.txt", ["Range: bytes=1099511627775-"]), ("/a.txt", ["Range: bytes=0-0,1-1,2-2"]),
+            ("/a.txt", ["If-None-Match: *"]), ("/missing", []), ("/dir/", []), ("/missing.txt", []),
+        ]:
+            answer = http.get(target, f"Origin: {origin}", *more, "Connection: keep-alive", version="1.0")
+            head = "HTTP/1.1 206 Partial Content\r\n\r\n" + "".join(f"{n}: {v}\r\n" for n, v in answer.fields)
+            assert len(head) <= HEAD_MOST + said
             assert answer["Access-Control-Allow-Origin"] == origin
-            assert answer["X-More"] == "m" * 1024
+            assert {name: answer[name] for name in fields} == fields
+            if target == "/a.txt":
+                assert answer["Cache-Control"] == "c" * 1024
+        answer = http.get("/dir?" + "q" * 8000, f"Origin: {origin}")
+        assert answer["Location"] == "/dir/?" + "q" * 8000
+
+
+@pytest.mark.parametrize(("arguments", "says"), [
+    ({"headers": {"A": "x" * 8187, "B": None}}, None),
+    ({"headers": {"A": "x" * 8188}}, "headers: more than 8192 bytes in all"),
+    ({"headers": {"A": "x" * 8183, "B": ""}}, "headers: the value of B is empty"),
+    ({"headers": {"A": "x" * 2000 + "\n"}}, r"headers: the value of A has '\\n' in it: control characters"),
+    ({"headers": {"A": "caf\u00e9"}}, "headers: the value of A has 'é' in it: .* what is not ASCII can't"),
+    ({"cache": {"*.x": "x" * 1024}}, None),
+    ({"cache": {"*.x": "x" * 1025}}, r"cache: the value for '\*.x' is longer than 1024 bytes"),
+    ({"headers": {"cache-control": "no-store"}}, None),
+    ({"headers": {"cache-control": None}, "cache": {"*.x": "no-cache"}}, None),
+    ({"headers": {"cache-control": "no-store"}, "cache": {"*.x": "no-cache"}}, r'headers: .*: use cache=\{"\*": ...\}'),
+    ({"headers": {"cache-control": "no-store"}, "listing": True}, r'headers: .*: use cache=\{"\*": ...\}'),
+])
+def test_what_is_wrong_with_a_field_is_said(tmp_path, arguments, says):
+    if says is None:
+        Root(tmp_path, **arguments)
+        return
+    with pytest.raises(ValueError, match=f"^{says}"):
+        Root(tmp_path, **arguments)
 
 
 # ---- more header fields ----
@@ -1296,11 +1333,13 @@ def test_what_comes_after_an_ambiguity_is_read_as_no_request_however_late(target
     {"cache": {"*": "ü"}}, {"cache": {"*": "x" * 1025}},
     {"headers": {"": "x"}}, {"headers": {"a b": "x"}}, {"headers": {"a:": "x"}}, {"headers": {"ä": "x"}},
     {"headers": {"A": "x\r\nB: y"}}, {"headers": {"A": "x\n"}}, {"headers": {"A": ""}},
-    {"headers": {"A": "x" * 1025}},
+    {"headers": {"A": "x" * 8188}},
     {"headers": {"A": "ü"}}, {"headers": {"A\n": "x"}},
     {"headers": {"Content-Length": "5"}}, {"headers": {"content-type": "text/html"}},
     {"headers": {"ETag": None}},
     {"headers": {"Date": "x"}}, {"headers": {"Vary": "Cookie"}}, {"headers": {"Connection": "close"}},
+    {"headers": {"Keep-Alive": "timeout=5"}}, {"headers": {"TE": "trailers"}}, {"headers": {"Trailer": "A"}},
+    {"headers": {"proxy-connection": "close"}}, {"headers": {"Sec-WebSocket-Accept": "x"}},
     {"headers": {"Transfer-Encoding": "chunked"}}, {"headers": {"Access-Control-Allow-Origin": "*"}},
     {"headers": {f"X-{i}": "x" * 1000 for i in range(9)}},
     {"cors": "example.org"}, {"cors": "https://example.org/"}, {"cors": ""}, {"cors": "https://a b"},
