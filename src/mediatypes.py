@@ -10,7 +10,9 @@ application/java-archive jar war ear
 application/json map
 application/jsonl jsonl ndjson
 application/ld+json jsonld
+application/mac-binhex40 hqx
 application/manifest+json webmanifest
+application/mathml+xml mml
 application/rss+xml rss
 application/rtf rtf
 application/vnd.android.package-archive apk
@@ -25,11 +27,21 @@ application/vnd.oasis.opendocument.text odt
 application/vnd.openxmlformats-officedocument.presentationml.presentation pptx
 application/vnd.openxmlformats-officedocument.spreadsheetml.sheet xlsx
 application/vnd.openxmlformats-officedocument.wordprocessingml.document docx
+application/vnd.palm pdb prc
 application/vnd.rar rar
+application/vnd.wap.wmlc wmlc
 application/wasm wasm
 application/x-7z-compressed 7z
 application/x-bzip2 bz2
-application/x-rpm rpm
+application/x-cocoa cco
+application/x-java-archive-diff jardiff
+application/x-java-jnlp-file jnlp
+application/x-makeself run
+application/x-perl pl pm
+application/x-redhat-package-manager rpm
+application/x-sea sea
+application/x-stuffit sit
+application/x-tcl tk
 application/x-x509-ca-cert crt der pem
 application/x-xpinstall xpi
 application/x-xz xz
@@ -39,35 +51,48 @@ application/yaml yaml yml
 application/zstd zst
 audio/aac aac
 audio/flac flac
-audio/midi mid midi
-audio/mp4 m4a
+audio/midi mid midi kar
+audio/mp4 m4a m4b
 audio/ogg oga ogg opus spx
 audio/webm weba
+audio/x-matroska mka
+audio/x-realaudio ra
 font/otf otf
 font/ttf ttf
 font/woff woff
 font/woff2 woff2
+image/apng apng
 image/avif avif
 image/heic heic
 image/heif heif
+image/jp2 jp2
+image/jpeg jfif
 image/jxl jxl
 image/vnd.microsoft.icon cur ico
+image/vnd.wap.wbmp wbmp
 image/webp webp
+image/x-jng jng
 model/gltf+json gltf
 model/gltf-binary glb
 model/stl stl
 model/vnd.usdz+zip usdz
 text/calendar ics
+text/html shtml
 text/javascript cjs js mjs
 text/markdown markdown md
 text/plain conf ini log toml
+text/vnd.sun.j2me.app-descriptor jad
+text/vnd.wap.wml wml
 text/vtt vtt
+text/x-component htc
 video/3gpp 3gp 3gpp
 video/mp2t ts
 video/mp4 m4v mp4
 video/ogg ogv
 video/x-flv flv
 video/x-matroska mkv
+video/x-mng mng
+video/x-ms-asf asf asx
 video/x-ms-wmv wmv
 """
 

@@ -60,6 +60,9 @@ FILES = {
 EXTENSIONS = """
     html htm css js mjs json xml txt md svg png jpg gif webp avif ico woff woff2 ttf otf eot mp4 webm mov mp3
     ogg wav pdf zip gz 7z tar wasm webmanifest map csv doc docx odt rtf bin exe iso xhtml rss atom jar m3u8 ts
+    3gp 3gpp ai asf asx avi bmp cco crt deb der dll dmg ear eps flv hqx htc img jad jardiff jng jnlp jpeg kar kml kmz
+    m4a m4v mid midi mml mng mpeg mpg msi msm msp odg odp ods pdb pem pl pm ppt pptx prc ps ra rar rpm run sea shtml
+    sit svgz swf tcl tif tiff tk war wbmp webm wml wmlc wmv xls xlsx xpi xspf
 """
 NGINX = """
 daemon off; master_process off; worker_processes 1;
@@ -68,7 +71,9 @@ events {{ worker_connections 1024; }}
 http {{
     access_log off; server_tokens off; sendfile on; max_ranges 16; absolute_redirect off;
     include /etc/nginx/mime.types; default_type application/octet-stream;
-    charset utf-8; charset_types text/css text/plain text/xml text/markdown application/javascript;
+    charset utf-8;
+    charset_types text/css text/plain text/xml text/markdown text/mathml text/vnd.sun.j2me.app-descriptor
+        text/vnd.wap.wml text/x-component application/javascript;
     gzip_static on; gzip_vary on; gzip_http_version 1.0;
     large_client_header_buffers 4 8k; client_max_body_size 1m;
     client_header_timeout {wait}s; client_body_timeout {wait}s;
@@ -591,9 +596,15 @@ DEFENDED = [
         "RFC 9110 §8.3: it says what it is, so that browsers show or use it",
     ),
     Defence(
-        r"^types: ico: ",
-        "`.ico`", "image/x-icon", "image/vnd.microsoft.icon",
+        r"^types: (bmp|ico|m4[av]|mml|pdb|prc|rar): ",
+        "`.bmp` `.ico` `.m4a` `.m4v` `.mml` `.pdb` `.prc` `.rar`", "image/x-icon and the like",
+        "image/vnd.microsoft.icon and so on",
         "The type that is registered (RFC 6838 §3.4: no `x-`)",
+    ),
+    Defence(
+        r"^types: svgz: ",
+        "`.svgz`", "image/svg+xml", "application/octet-stream",
+        "It is compressed, which no field says: no browser shows it. `name.svg.gz` beside `name.svg` does that",
     ),
     # -- fields --
     Defence(

@@ -998,6 +998,14 @@ def test_a_prefix_without_its_slash_is_redirected(tmp_path):
     ("a.gz", "application/gzip"),
     ("a.tar.gz", "application/gzip"),
     ("a.xml", "text/xml; charset=utf-8"),
+    ("a.apng", "image/apng"),
+    ("a.jfif", "image/jpeg"),
+    ("a.jp2", "image/jp2"),
+    ("a.m4b", "audio/mp4"),
+    ("a.mka", "audio/x-matroska"),
+    ("a.kar", "audio/midi"),
+    ("a.asx", "video/x-ms-asf"),
+    ("a.svgz", "application/octet-stream"),  # it would have to say that it is compressed
     ("a.unheard-of", "application/octet-stream"),
     ("A.HTML", "text/html; charset=utf-8"),
     ("a.geojson", "application/geo+json"),   # from here on by mime_types
