@@ -71,8 +71,9 @@ class Root:
         ``"*"`` for any. Default none.
     follow_symlinks: follow symbolic links out of the directory, too. Default False.
 
-    A file ``404.html`` in the directory is the body of its 404 answers. Names that begin with a dot are not served,
-    but for those below ``/.well-known/``.
+    A file ``404.html`` in the directory is the body of its 404 answers, which have the fields of ``headers`` but no
+    Cache-Control by pattern: what a pattern says of files, such as to keep them for a year, is not for what is missing.
+    Names that begin with a dot are not served, but for those below ``/.well-known/``.
 
     Raises OSError if path is no directory, ValueError or TypeError for another argument that can't be right.
     """

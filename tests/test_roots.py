@@ -599,7 +599,8 @@ def test_spa_without_an_index_is_a_404(tmp_path):
 
 def test_404_html(tmp_path):
     write(tmp_path, ["one/404.html", "two/a.txt"])
-    with serving({"/": tmp_path / "one", "/two": tmp_path / "two"}) as port, Http(port) as http:
+    one = Root(tmp_path / "one", cache={"*": "max-age=31536000, immutable"})
+    with serving({"/": one, "/two": tmp_path / "two"}) as port, Http(port) as http:
         for target in ("/missing", "/missing/", "/.hidden"):
             answer = http.get(target)
             assert (answer.status, answer.reason, answer.body) == (404, "Not Found", b"one/404.html")
@@ -607,6 +608,7 @@ def test_404_html(tmp_path):
             assert answer["X-Content-Type-Options"] == "nosniff"
             assert "ETag" not in answer                       # they are of another resource
             assert "Last-Modified" not in answer
+            assert "Cache-Control" not in answer              # a name that comes to be has to be found
             assert no_date(http.get(target, method="HEAD")) == no_date(answer)
             conditional = http.get(target, "If-None-Match: *", "Range: bytes=0-0")
             assert (conditional.status, conditional.body) == (404, b"one/404.html")
