@@ -81,7 +81,7 @@ http {{
     server {{
         listen 127.0.0.1:{port}; root {place}/root; index index.html;
         add_header X-Content-Type-Options nosniff;
-        location ~ /\\.(?!well-known/) {{ return 404; }}
+        location ~ /\\.(?!well-known(/|$)) {{ return 404; }}
     }}
 }}
 """
