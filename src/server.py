@@ -333,8 +333,8 @@ class Server:
         return decorate
 
     def publish(self, topic: str, message: str | bytes | bytearray | memoryview) -> None:
-        """Sends a message to every WebSocket that is subscribed to a topic. May be called from any thread; one that does
-        so faster than the server can send is slowed down.
+        """Sends a message to every WebSocket that is subscribed to a topic. May be called from any thread; one that
+        publishes faster than the server can send is slowed down.
 
         Raises RuntimeError if the server does not run, TypeError for what is no message.
         """

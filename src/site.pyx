@@ -35,13 +35,13 @@ from c1m.deflate cimport (
     deflate_agree, deflater_free, deflater_message, deflater_new, inflater_free, inflater_new, inflater_run,
 )
 from c1m.files cimport (
-    FILE_BUSY, FILE_DIRECTORY, FILE_FOUND, FILE_NONE, PATH_MOST, File, Found, files_directory, files_find, files_forget, files_free, files_index,
+    FILE_BUSY, FILE_DIRECTORY, FILE_FOUND, PATH_MOST, File, Found, files_directory, files_find, files_forget, files_free, files_index,
     files_init, files_keep, files_root, files_sidecar, files_sidecars, files_type,
 )
 from c1m.http cimport (
     ACCEPT_ENCODING, ACCEPTS_NAMED, AT_HEAD, BROTLI, CHUNKED, DATE_AT, DATE_SIZE, EXPECT_CONTINUE, EXPECT_UNKNOWN, GET, GZIP, HEAD,
     HEAD_MOST, HTTP_BODY, HTTP_FAIL, HTTP_MORE, IDENTITY, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE,
-    KEEP_ALIVE, OPTIONS, ORIGIN, RANGE, RANGES_MOST, REQUEST_LINE_MOST, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UNKNOWN_METHOD,
+    KEEP_ALIVE, OPTIONS, ORIGIN, RANGE, RANGES_MOST, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UNKNOWN_METHOD,
     SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL, WANTS_WEBSOCKET, Coding, HttpParser, Span, has, http_accepts, http_coding, http_connection, http_date,
     http_escape, http_head, http_length, http_list_next, http_next, http_precondition, http_ranges, http_text, http_text_size, http_unescape,
     http_validators, twice, value_of,
@@ -1468,10 +1468,14 @@ cdef py_raised(App *a, error, where):
         site.raised = error
         site.stop()
     else:
-        try:
-            log.error("%s raised", where, exc_info=error)
-        except BaseException:
-            pass                 # a log handler that fails must not stop the server
+        py_log(logging.ERROR, f"{where} raised", error)
+
+
+cdef py_log(int level, message, error=None):
+    try:
+        log.log(level, "%s", message, exc_info=error)
+    except BaseException:
+        pass                     # a log handler that fails must not stop the server
 
 
 cdef waiters_wake(WebSocket ws):
@@ -1506,13 +1510,10 @@ cdef Subscriber *subscriber_of(void *context, uint32_t who) noexcept nogil:
 
 cdef void site_note(void *app, int what) noexcept nogil:
     with gil:
-        try:
-            if what == NOTE_FULL:
-                log.error("out of file descriptors: no new connections until one closes (raise `ulimit -n`)")
-            else:
-                log.info("accepting new connections again")
-        except BaseException:
-            pass                 # a log handler that fails must not stop the server
+        if what == NOTE_FULL:
+            py_log(logging.ERROR, "out of file descriptors: no new connections until one closes (raise `ulimit -n`)")
+        else:
+            py_log(logging.INFO, "accepting new connections again")
 
 
 cdef void answer_listing(App *a, Conn *c, Slice path, Slice below) noexcept nogil:
@@ -1521,6 +1522,7 @@ cdef void answer_listing(App *a, Conn *c, Slice path, Slice below) noexcept nogi
     cdef int root = -1 if a.files.roots[a.answer.mount.root].follow_symlinks else a.files.roots[a.answer.mount.root].dir
     cdef Block *page = NULL
     cdef uint8_t *to
+    cdef int fault = 0
     cdef bint json = http_accepts(&a.request, b"application/json") > http_accepts(&a.request, b"text/html")
     a.answer.by_accept = True
     if directory >= 0:
@@ -1528,13 +1530,15 @@ cdef void answer_listing(App *a, Conn *c, Slice path, Slice below) noexcept nogi
             try:
                 text = (<Site>a.site).listing(directory, root, path.at[:path.n], json, a.r.now_ms)
                 page = block_copy(<const uint8_t *><bytes>text, len(text))
-            except BaseException:
-                log.exception("a directory could not be listed")
+            except BaseException as error:
+                fault = (error.errno or 0) if isinstance(error, OSError) else 0
+                if fault != EMFILE and fault != ENFILE:
+                    py_raised(a, error, "a directory's listing")
         close(directory)
         if page == NULL:
-            answer_status(a, c, 500, b"")
+            answer_status(a, c, 503 if fault == EMFILE or fault == ENFILE else 500, b"")
             return
-    if directory == -EMFILE or directory == -ENFILE or directory == -ENOMEM:
+    elif directory == -EMFILE or directory == -ENFILE or directory == -ENOMEM:
         answer_status(a, c, 503, b"")
         return
     if page == NULL:

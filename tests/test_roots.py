@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import email
+import errno
 import html.parser
 import json
+import logging
 import os
 import random
 import socket
@@ -1480,3 +1482,30 @@ def test_the_package_serves_what_it_says(tmp_path):
     with socket.socket() as probe:
         assert server.ports == [0]
         assert probe.fileno() >= 0
+
+
+def test_a_listing_that_fails_is_500_and_costs_no_more(tmp_path, monkeypatch):
+    class Fails(logging.Handler):
+        def emit(self, record):
+            raise RuntimeError("a log handler that fails")
+
+    def failing(*_):
+        raise faults.pop()
+
+    (tmp_path / "d").mkdir()
+    (tmp_path / "a.txt").write_text("a")
+    monkeypatch.setattr(Listings, "page", failing)
+    handler = Fails()
+    logging.getLogger("c1m").addHandler(handler)
+    try:
+        with serving(c1m.Root(tmp_path, listing=True)) as port, Http(port) as http:
+            http.get("/a.txt")
+            descriptors = len(os.listdir("/proc/self/fd"))
+            faults = [OSError(errno.EMFILE, "no descriptors"), OSError("broken"), ValueError("broken")]
+            for status in (500, 500, 503):
+                http.send(request("/d/") + request("/a.txt"))
+                assert http.answer().status == status
+                assert http.answer().body == b"a"
+            assert len(os.listdir("/proc/self/fd")) == descriptors
+    finally:
+        logging.getLogger("c1m").removeHandler(handler)

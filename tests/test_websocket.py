@@ -97,7 +97,8 @@ def test_101(port, data):
         [", ".join(map(str, range(100)))],
     )),
     # section 9.1: a list of extensions, whether we speak any or none
-    *((handshake("/ws", f"Sec-WebSocket-Extensions: {value}"), 400) for value in ("@@@", "a b", "a;", "a; b=", 'a; b="c d"')),
+    *((handshake("/ws", f"Sec-WebSocket-Extensions: {value}"), 400)
+      for value in ("@@@", "a b", "a;", "a; b=", 'a; b="c d"')),
     (handshake(protocol=None), 426),
     (handshake(protocol="8"), 426),
     (handshake(protocol="13, 8"), 426),
