@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import errno
 import inspect
 import mimetypes
@@ -29,6 +30,8 @@ _BACKLOG = 4096
 _MESSAGE_MOST = (1 << 31) - 1
 _FIELDS_MOST = 8192
 _CACHE_CONTROL_MOST = 1024
+_PROTOCOLS_MOST = 16
+_ORIGINS_MOST = 32
 _CACHE_FILES_MOST = 1 << 22
 _CACHE_BYTES_MOST = 1 << 40
 _TIMEOUT_MOST = 365 * 86400.0
@@ -92,7 +95,7 @@ class Root:
         put = object.__setattr__
         put(self, "path", _directory(self.path))
         put(self, "index", tuple([self.index] if isinstance(self.index, str) else self.index))
-        origins = [self.cors] if isinstance(self.cors, str) else self.cors
+        origins = _strings("cors", self.cors, _ORIGINS_MOST)
         put(self, "cors", tuple(origin if origin == "*" else _origin("cors", origin) for origin in origins))
         for name in self.index:
             if not name or "/" in name or "\0" in name or name.startswith("."):
@@ -290,6 +293,8 @@ class Server:
             raise TypeError(f"path: {path!r} is not a str")
         if not path.startswith("/"):
             raise ValueError(f"path: {path!r} does not start with '/'")
+        if wrong := _not_a_prefix(path.removesuffix("/")):
+            raise ValueError(f"path: {path!r} {wrong}")
         if path in self._routes:
             raise ValueError(f"path: {path!r} is a WebSocket route already")
         idle_ms = _milliseconds("idle_timeout", idle_timeout)
@@ -300,14 +305,10 @@ class Server:
             raise ValueError(f"when_slow: {when_slow!r} is none of {', '.join(map(repr, _SLOW))}")
         if compression not in _COMPRESSION:
             raise ValueError(f"compression: {compression!r} is none of None, 'shared', 'dedicated'")
-        if window_bits not in range(9, 16):
-            raise ValueError(f"window_bits: {window_bits} is not between 9 and 15")
-        if memory_level not in range(1, 10):
-            raise ValueError(f"memory_level: {memory_level} is not between 1 and 9")
-        subprotocols = [subprotocols] if isinstance(subprotocols, str) else list(subprotocols)
+        subprotocols = _strings("subprotocols", subprotocols, _PROTOCOLS_MOST)
         for protocol in subprotocols:
-            if not _TOKEN.fullmatch(protocol):
-                raise ValueError(f"subprotocols: {protocol!r} is not a token")
+            if not _TOKEN.fullmatch(protocol) or len(protocol) > 255:
+                raise ValueError(f"subprotocols: {protocol!r} is not a token of up to 255 characters")
         route: dict[str, Any] = {
             "handler": None,
             "max_message": _amount("max_message", max_message, _MESSAGE_MOST),
@@ -315,11 +316,11 @@ class Server:
             "ping_ms": ping_ms,
             "max_backlog": _amount("max_backlog", max_backlog, _MESSAGE_MOST),
             "when_slow": _SLOW.index(when_slow),
-            "origins": [_origin("origins", o).encode() for o in ([origins] if isinstance(origins, str) else origins)],
+            "origins": [_origin("origins", each).encode() for each in _strings("origins", origins, _ORIGINS_MOST)],
             "subprotocols": [protocol.encode() for protocol in subprotocols],
             "compression": _COMPRESSION.index(compression),
-            "window_bits": window_bits,
-            "memory_level": memory_level,
+            "window_bits": _amount("window_bits", window_bits, 15, 9),
+            "memory_level": _amount("memory_level", memory_level, 9),
         }
         if handler is not None:
             route["handler"] = _handler(handler)
@@ -327,6 +328,8 @@ class Server:
 
         def decorate(handler: _H) -> _H:
             self._check_stopped("add a handler to")
+            if route["handler"] is not None:
+                raise ValueError(f"path: {path!r} has a handler already")
             route["handler"] = _handler(handler)
             return handler
 
@@ -537,6 +540,8 @@ def _not_a_prefix(prefix: str) -> str | None:
     """Why no request's path, unescaped and with no two slashes in a row, begins so, or none that should be served."""
     if re.search(r"[?#]|%[0-9A-Fa-f]{2}", prefix):
         return "has a query, fragment or escape in it: it is a path, written unescaped"
+    if re.search(r"[\0\ud800-\udfff]", prefix):
+        return "has a character in it that no URL has"
     if "//" in f"{prefix}/":
         return "has an empty name in it, between two slashes"
     if re.search(r"(?!^/\.well-known(/|$))/\.", prefix):
@@ -618,7 +623,9 @@ def _milliseconds(name: str, seconds: float) -> int:
 
 
 def _origin(name: str, origin: str) -> str:
-    """As a browser would send it: small letters and no default port in those of the web."""
+    """As a browser would send it: small letters and no default port in those of the web; "null" for who has none."""
+    if origin == "null":
+        return origin
     found = re.fullmatch(r"(([A-Za-z][A-Za-z0-9+.\-]*)://((?![/?#@])[!-~]){1,300})([/?#][!-~]*)?", origin)
     if not found:
         raise ValueError(f"{name}: {origin!r} is not an origin such as 'https://example.org'")
@@ -630,12 +637,23 @@ def _origin(name: str, origin: str) -> str:
     return bare
 
 
-def _amount(name: str, n: int, most: int) -> int:
+def _amount(name: str, n: int, most: int, least: int = 1) -> int:
     if not isinstance(n, int):
         raise TypeError(f"{name}: {n!r} is not an int")
-    if not 1 <= n <= most:
-        raise ValueError(f"{name}: {n} is not between 1 and {most}")
+    if not least <= n <= most:
+        raise ValueError(f"{name}: {n} is not between {least} and {most}")
     return n
+
+
+def _strings(name: str, given: str | Iterable[str], most: int) -> list[str]:
+    """One str or several, in the order given, each once."""
+    strings = list(dict.fromkeys(_several(name, given, str)))
+    for each in strings:
+        if not isinstance(each, str):
+            raise TypeError(f"{name}: {each!r} is not a str")
+    if len(strings) > most:
+        raise ValueError(f"{name}: {len(strings)} are more than {most}")
+    return strings
 
 
 def _handler(handler: Any) -> dict[str, Any]:
@@ -643,6 +661,9 @@ def _handler(handler: Any) -> dict[str, Any]:
     if inspect.isclass(handler):
         raise TypeError(f"handler: {handler.__name__} is a class; pass an object of it")
     methods = {name: getattr(handler, name) for name in _EVENTS if callable(getattr(handler, name, None))}
+    for name in {name for name in dir(handler) if name.startswith("on_")}.difference(_EVENTS):
+        if meant := difflib.get_close_matches(name, _EVENTS, 1, 0.8):
+            raise TypeError(f"handler: {name} is no event; {meant[0]} is")
     if not methods:
         if not callable(handler):
             raise TypeError(f"handler: {handler!r} is no function and has none of the methods {', '.join(_EVENTS)}")

@@ -81,7 +81,7 @@ cdef enum:
     OFFERED_MOST = 64            # subprotocols, above which an offer is refused
     CLOSE_MS = 10000             # that the peer has for its Close after ours
     ROOM_AHEAD = 16              # times what has come of a message, see room_for
-    REJECT_MOST = 8192           # bytes of a Reject's fields and body
+    REJECT_MOST = 16384          # bytes of a Reject's fields and body, more than it takes itself
     PART_HEAD_MOST = 512         # bytes before each part of a multipart answer
 
 cdef const char *ALLOWED = b"Allow: GET, HEAD, OPTIONS\r\n"
@@ -1345,7 +1345,7 @@ cdef py_reject(App *a, Conn *c, verdict):
     if not 400 <= verdict.status <= 599 or len(fields) + len(body) > REJECT_MOST:
         raise ValueError("a Reject was changed after it was made")
     to = head_begin(a, c, verdict.status, len(fields) + len(body))
-    to = put_text(put(to, <const uint8_t *>fields, len(fields)), b"Content-Type: text/plain; charset=utf-8\r\n")
+    to = put(to, <const uint8_t *>fields, len(fields))
     head_end(a, put(put_length(a, to, len(body)), <const uint8_t *>body, len(body)))
 
 
@@ -1586,8 +1586,10 @@ cdef Block *frame_of(uint8_t opcode, message) except NULL:
 cdef buffer_of(message, Py_buffer *view):
     try:
         PyObject_GetBuffer(message, view, PyBUF_SIMPLE)
-    except (TypeError, BufferError):
+    except TypeError:
         raise TypeError(f"message: {type(message).__name__} is neither str nor bytes-like") from None
+    except BufferError:
+        raise TypeError(f"message: a {type(message).__name__} that is not contiguous: send bytes(it)") from None
 
 
 cdef Block *name_of(topic) except NULL:

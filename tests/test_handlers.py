@@ -8,6 +8,7 @@ import json
 import logging
 import queue
 import random
+import re
 import struct
 import subprocess
 import sys
@@ -184,7 +185,7 @@ def test_anything_like_bytes_can_be_sent():
         for sent in (b"bytes", bytearray(b"array"), memoryview(b"a view")[2:], "text"):
             ws.send(sent)
         for wrong in (1, None, ["x"], memoryview(b"strided")[::2]):
-            with pytest.raises(TypeError, match="is neither str nor bytes-like"):
+            with pytest.raises(TypeError, match="(is neither str nor bytes-like|that is not contiguous)"):
                 ws.send(wrong)
         with pytest.raises(UnicodeEncodeError):
             ws.send("\ud800")
@@ -1177,6 +1178,20 @@ class Nothing:
     pass
 
 
+class Misspelt:
+    def on_open(self, ws):
+        pass
+
+    def on_mesage(self, ws, message):
+        pass
+
+
+def twice():
+    decorate = c1m.Server(ports=[0]).websocket("/ws")
+    decorate(echo)
+    decorate(echo)
+
+
 class AsyncUpgrade:
     async def on_upgrade(self, request):
         pass
@@ -1194,6 +1209,8 @@ class AsyncUpgrade:
             "handler: .* is no function and has none of the methods on_upgrade, ",
         ),
         (add(handler=Recorder), TypeError, "handler: Recorder is a class; pass an object of it"),
+        (add(handler=Misspelt()), TypeError, "handler: on_mesage is no event; on_message is"),
+        (twice, ValueError, "path: '/ws' has a handler already"),
         (add(handler=AsyncUpgrade()), TypeError, "handler: on_upgrade can't be a coroutine function"),
         (add(max_message=0), ValueError, "max_message: 0 is not between 1 and 2147483647"),
         (add(max_message=1 << 31), ValueError, "max_message: 2147483648 is not between"),
@@ -1217,6 +1234,25 @@ class AsyncUpgrade:
             ValueError,
             "origins: 'https://example.org/' is not an origin",
         ),
+        (add(window_bits=9.0), TypeError, "window_bits: 9.0 is not an int"),
+        (add(memory_level=None), TypeError, "memory_level: None is not an int"),
+        (add(subprotocols=[1]), TypeError, "subprotocols: 1 is not a str"),
+        (add(subprotocols=5), TypeError, "subprotocols: 5 is neither one nor several"),
+        (add(subprotocols=list(map(str, range(17)))), ValueError, "subprotocols: 17 are more than 16"),
+        (add(subprotocols="x" * 256), ValueError, "subprotocols: 'x"),
+        (add(origins=[None]), TypeError, "origins: None is not a str"),
+        (add(origins=b"https://example.org"), TypeError, "origins: "),
+        (add(origins=None), TypeError, "origins: None is neither one nor several"),
+        (add(origins=[f"https://{i}.example" for i in range(33)]), ValueError, "origins: 33 are more than 32"),
+        *((add(path), ValueError, f"path: {re.escape(repr(path))} ")
+          for path in ("/a?b", "/a#b", "/a%20b", "//a", "/a//b", "/a/../b", "/.hidden", "/a\0b", "/\udc80")),
+        (lambda: c1m.Reject("403"), TypeError, "status: '403' is not an int"),
+        (lambda: c1m.Reject(403.5), TypeError, "status: 403.5 is not an int"),
+        (lambda: c1m.Reject(403, None), TypeError, "reason: None is not a str"),
+        (lambda: c1m.Reject(403, b"x"), TypeError, "reason: b'x' is not a str"),
+        (lambda: c1m.Reject(403, "x", [("a", "b")]), TypeError, r"headers: \[\('a', 'b'\)\] is no mapping"),
+        (lambda: c1m.Reject(headers={"Content-Length": "0"}), ValueError, "headers: Content-Length is the"),
+        (lambda: c1m.Reject(headers={"transfer-encoding": "chunked"}), ValueError, "headers: transfer-encoding is the"),
         (lambda: c1m.Reject(200), ValueError, "status: 200 is not between 400 and 599"),
         (lambda: c1m.Reject(600), ValueError, "status: 600 is not between 400 and 599"),
         (lambda: c1m.Reject(headers={"a b": "x"}), ValueError, "headers: 'a b: x' is not a header field"),
