@@ -20,9 +20,9 @@ cdef extern from *:
         ['A' ... 'F'] = C1M_NAME | C1M_ALNUM | C1M_HEX, ['a' ... 'f'] = C1M_NAME | C1M_ALNUM | C1M_HEX,
         ['G' ... 'Z'] = C1M_NAME | C1M_ALNUM, ['g' ... 'z'] = C1M_NAME | C1M_ALNUM,
         /* in tokens, in targets, in hosts (sub-delims and unreserved) */
-        ['!'] = C1M_NAME, ['$'] = C1M_NAME, ['%'] = C1M_NAME, ['&'] = C1M_NAME, ['\\''] = C1M_NAME,
+        ['!'] = C1M_NAME, ['$'] = C1M_NAME, ['&'] = C1M_NAME, ['\\''] = C1M_NAME,
         ['*'] = C1M_NAME, ['+'] = C1M_NAME, ['-'] = C1M_NAME, ['.'] = C1M_NAME, ['_'] = C1M_NAME,
-        ['~'] = C1M_NAME,
+        ['~'] = C1M_NAME, ['%'] = C1M_TOKEN | C1M_TARGET,
         ['('] = C1M_TARGET | C1M_HOST, [')'] = C1M_TARGET | C1M_HOST, [','] = C1M_TARGET | C1M_HOST,
         [';'] = C1M_TARGET | C1M_HOST, ['='] = C1M_TARGET | C1M_HOST,
         ['^'] = C1M_TOKEN | C1M_TARGET, ['`'] = C1M_TOKEN | C1M_TARGET, ['|'] = C1M_TOKEN | C1M_TARGET,

@@ -265,7 +265,7 @@ cdef inline int target_parse(const uint8_t *at, const uint8_t *stop, Request *r)
         if r.method == CONNECT:
             r.host = Slice(at, stop - at)
             r.path.n = 0
-            return 0 if host_ok(r.host) else 400
+            return 0 if host_ok(r.host) and port_named(r.host) else 400
         if r.method == OPTIONS and stop - at == 1 and at[0] == c'*':
             r.path = Slice(at, 1)
             return 0
@@ -279,7 +279,7 @@ cdef inline int target_parse(const uint8_t *at, const uint8_t *stop, Request *r)
         while at < stop and at[0] != c'/' and at[0] != c'?':
             at += 1
         r.host = Slice(from_, at - from_)
-        if at == from_ or from_[0] == c':' or not host_ok(r.host):
+        if at == from_ or not host_ok(r.host):
             return 400
         from_ = at
         r.path = Slice(b"/", 1)
@@ -287,7 +287,7 @@ cdef inline int target_parse(const uint8_t *at, const uint8_t *stop, Request *r)
         return 400
     while at < stop and at[0] != c'?':
         if at[0] == c'%':
-            if stop - at < 3 or not (CLASS[at[1]] & HEX and CLASS[at[2]] & HEX):
+            if not escape_ok(at, stop):
                 return 400
             if (at[1] == c'0' and at[2] == c'0') or (at[1] == c'2' and at[2] | 0x20 == c'f'):
                 return 400
@@ -300,25 +300,106 @@ cdef inline int target_parse(const uint8_t *at, const uint8_t *stop, Request *r)
 
 
 cdef bint host_ok(Slice host) noexcept nogil:
-    """uri-host [ ":" port ] (RFC 9110 section 7.2); empty is allowed, user information is not."""
+    """uri-host [ ":" port ] (RFC 9110 section 7.2); empty is allowed, a port alone and user information are not."""
     cdef const uint8_t *at = host.at
     cdef const uint8_t *end = at + host.n
     if at < end and at[0] == c'[':
-        at += 1
-        while at < end and (CLASS[at[0]] & (HEX | DIGIT) or at[0] == c':' or at[0] == c'.'):
+        while at < end and at[0] != c']':
             at += 1
-        if at == end or at[0] != c']' or at - host.at < 3:          # "[::]" is the shortest
+        if at == end or not literal_ok(host.at + 1, at):
             return False
         at += 1
     else:
-        while at < end and CLASS[at[0]] & HOST:
+        while at < end and (CLASS[at[0]] & HOST or escape_ok(at, end)):
             at += 1
+        if at == host.at:
+            return host.n == 0
     if at < end:
         if at[0] != c':':
             return False
         at += 1
         while at < end and CLASS[at[0]] & DIGIT:
             at += 1
+    return at == end
+
+
+cdef bint port_named(Slice host) noexcept nogil:
+    """Whether a host that is ok ends with a port, and not just its colon (RFC 9110 section 9.3.6)."""
+    cdef size_t n = host.n
+    while n and CLASS[host.at[n - 1]] & DIGIT:
+        n -= 1
+    return n and n < host.n and host.at[n - 1] == c':'
+
+
+cdef inline bint escape_ok(const uint8_t *at, const uint8_t *end) noexcept nogil:
+    """Whether "%" HEXDIG HEXDIG (RFC 3986 section 2.1) is there."""
+    return end - at > 2 and at[0] == c'%' and CLASS[at[1]] & CLASS[at[2]] & HEX
+
+
+cdef bint literal_ok(const uint8_t *at, const uint8_t *end) noexcept nogil:
+    """IPv6address / "v" 1*HEXDIG "." 1*( unreserved / sub-delims / ":" ): what brackets hold (RFC 3986 section 3.2.2)."""
+    cdef const uint8_t *from_ = at + 1
+    if at == end or at[0] | 0x20 != c'v':
+        return ipv6_ok(at, end)
+    at = from_
+    while at < end and CLASS[at[0]] & HEX:
+        at += 1
+    if at == from_ or at == end or at[0] != c'.':
+        return False
+    from_ = at + 1
+    at = from_
+    while at < end and (CLASS[at[0]] & HOST or at[0] == c':'):
+        at += 1
+    return at == end and at > from_
+
+
+cdef bint ipv6_ok(const uint8_t *at, const uint8_t *end) noexcept nogil:
+    """Eight groups of one to four hexadecimal digits; "::" once, for one or more; an IPv4 address for the last two."""
+    cdef const uint8_t *from_ = at
+    cdef int groups = 0
+    cdef bint gap = False
+    while at < end:
+        if end - at > 1 and at[0] == c':' and at[1] == c':':
+            if gap:
+                return False
+            gap = True
+            at += 2
+            if at == end:
+                break
+        elif at > from_:
+            if at[0] != c':':
+                return False
+            at += 1
+        from_ = at
+        while at < end and CLASS[at[0]] & HEX:
+            at += 1
+        if at < end and at[0] == c'.':
+            if not ipv4_ok(from_, end):
+                return False
+            groups += 1
+            at = end
+        elif at == from_ or at - from_ > 4:
+            return False
+        groups += 1
+    return groups < 8 if gap else groups == 8
+
+
+cdef bint ipv4_ok(const uint8_t *at, const uint8_t *end) noexcept nogil:
+    """Four numbers up to 255 without leading zeros, and dots between them."""
+    cdef const uint8_t *from_
+    cdef int i, value
+    for i in range(4):
+        if i:
+            if at == end or at[0] != c'.':
+                return False
+            at += 1
+        from_ = at
+        value = 0
+        while at < end and CLASS[at[0]] & DIGIT and at - from_ < 3:
+            value = 10 * value + (at[0] - c'0')
+            at += 1
+        if at == from_ or value > 255 or (from_[0] == c'0' and at - from_ > 1):
+            return False
     return at == end
 
 
@@ -528,7 +609,7 @@ cdef uint8_t *http_escape(uint8_t *to, Slice path) noexcept nogil:
     cdef uint8_t c
     for i in range(path.n):
         c = path.at[i]
-        if c != c'%' and (CLASS[c] & HOST or c == c'/' or c == c':' or c == c'@'):
+        if CLASS[c] & HOST or c == c'/' or c == c':' or c == c'@':
             to[0] = c
             to += 1
         else:

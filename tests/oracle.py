@@ -140,7 +140,24 @@ CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 REQUEST_LINE = re.compile(rb"(%s) ([!\"$-~]+) HTTP/(\d)\.(\d)" % TOKEN)
 FIELD_LINE = re.compile(rb"(%s):(.*)" % TOKEN, re.DOTALL)
-HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]{2,}\]|[!$%&'()*+,;=\-._~0-9A-Za-z]*)(?::\d*)?")
+PLAIN = rb"[!$&'()*+,;=\-._~0-9A-Za-z]"                # unreserved / sub-delims
+OCTET = rb"(?:\d|[1-9]\d|1\d\d|2[0-4]\d|25[0-5])"
+H16 = rb"[0-9A-Fa-f]{1,4}"
+LS32 = rb"(?:%s:%s|%s(?:\.%s){3})" % (H16, H16, OCTET, OCTET)
+IPV6 = b"|".join(line % {b"h": H16, b"ls32": LS32} for line in (
+    b"(?:%(h)s:){6}%(ls32)s",
+    b"::(?:%(h)s:){5}%(ls32)s",
+    b"(?:%(h)s)?::(?:%(h)s:){4}%(ls32)s",
+    b"(?:(?:%(h)s:){,1}%(h)s)?::(?:%(h)s:){3}%(ls32)s",
+    b"(?:(?:%(h)s:){,2}%(h)s)?::(?:%(h)s:){2}%(ls32)s",
+    b"(?:(?:%(h)s:){,3}%(h)s)?::%(h)s:%(ls32)s",
+    b"(?:(?:%(h)s:){,4}%(h)s)?::%(ls32)s",
+    b"(?:(?:%(h)s:){,5}%(h)s)?::%(h)s",
+    b"(?:(?:%(h)s:){,6}%(h)s)?::",
+))
+LITERAL = rb"\[(?:%s|[Vv][0-9A-Fa-f]+\.(?:%s|:)+)\]" % (IPV6, PLAIN)
+HOST = re.compile(rb"(?:(?:%s|(?:%s|%%[0-9A-Fa-f]{2})+)(?::\d*)?)?" % (LITERAL, PLAIN))
+HOST_AND_PORT = re.compile(rb"(.+):\d+")
 ORIGIN = re.compile(rb"((?:[^%?]|%(?!00|2[Ff])[0-9A-Fa-f]{2})*)(?:\?(.*))?")
 ABSOLUTE = re.compile(rb"(?:(?i:https?)://([^/?:][^/?]*))(.*)")
 CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]+)[ \t]*(?:;.*)?", re.DOTALL)
@@ -262,7 +279,7 @@ def request_line(line: bytes) -> dict:
         raise Failure(505)
     host = path = query = b""
     if method == b"CONNECT":
-        host = match(HOST, target)[0]
+        host = match(HOST, match(HOST_AND_PORT, target)[0])[0]
     elif (method, target) == (b"OPTIONS", b"*"):
         path = b"*"
     else:

@@ -35,6 +35,25 @@ def fields_of(size: int) -> bytes:
     return b"GET / HTTP/1.1\r\n%sY: %s\r\n\r\n" % (lines, b"y" * (size - len(lines) - 5))
 
 
+def to_host(value: bytes) -> bytes:
+    return b"GET / HTTP/1.1\r\nHost: %s\r\n\r\n" % value
+
+
+# What brackets may hold in a host, and what they may not (RFC 3986 section 3.2.2).
+LITERALS = """
+    :: ::1 1:: 1::8 2001:DB8::a 0001:0002:0003:0004:0005:0006:0007:0008 1:2:3:4:5:6:7:8 1:2:3:4:5:6:7::
+    ::2:3:4:5:6:7:8 ::1.2.3.4 ::ffff:0.0.0.0 64:ff9b::255.249.199.10 1:2:3:4:5:6:1.2.3.4 1:2:3:4:5::1.2.3.4
+    v1.x V1f.a:b~(!) vA.:
+"""
+NO_LITERALS = """
+    : ::: :::: 1: :1 1 abc localhost .... 0..0 1.2.3.4 1:2:3:4:5:6:7 1:2:3:4:5:6:7:8:9 1:2:3:4:5:6:7:8:
+    :1:2:3:4:5:6:7 1:2:3:4:5:6:7::8 ::1:2:3:4:5:6:7:8 1::2::3 :::1 1::: 1:::2 00001:: ::12345 ::g ::-1
+    ::1%25eth0 ::1%eth0 1.2.3.4:: 1.2.3.4::1 ::1.2.3.4:5 1:2:3:4:5:6:7:1.2.3.4 1:2:3:4:5:6::1.2.3.4
+    1:2:3:4:5:1.2.3.4 ::1.2.3 ::1.2.3. ::1.2.3.4. ::1.2.3.4.5 ::.1.2.3 ::1..2.3 ::256.2.3.4 ::1.2.3.0256
+    ::01.2.3.4 ::1.2.3.00 ::a.2.3.4 ::1.2.3.a ::1.2.3.4a v v1 v1. v.x vg.x v1:x v1.% v1.%41 v1.[ x1.x [::1
+"""
+
+
 # As HttpReader has it; but a dict is a request with these values among others, and a status is a failure.
 Expected = int | list[tuple | dict]
 def old(*fields: bytes) -> bytes:
@@ -157,6 +176,12 @@ HTTP: dict[str, dict[str, tuple[bytes, Expected]]] = {
         "CONNECT with a path": (head(line=b"CONNECT /b HTTP/1.1"), 400),
         "CONNECT with a URI": (head(line=b"CONNECT http://b/ HTTP/1.1"), 400),
         "CONNECT with a malformed host": (head(line=b"CONNECT b]:443 HTTP/1.1"), 400),
+        "CONNECT to an IPv6 address": (head(line=b"CONNECT [::1]:443 HTTP/1.1"), [{"host": b"[::1]:443"}]),
+        "CONNECT without a port": (head(line=b"CONNECT b HTTP/1.1"), 400),
+        "CONNECT without a port, IPv6": (head(line=b"CONNECT [::1] HTTP/1.1"), 400),
+        "CONNECT without a port, a number": (head(line=b"CONNECT 443 HTTP/1.1"), 400),
+        "CONNECT with an empty port": (head(line=b"CONNECT b: HTTP/1.1"), 400),
+        "CONNECT without a host": (head(line=b"CONNECT :443 HTTP/1.1"), 400),
         "GET": (head(line=b"GET b:443 HTTP/1.1"), 400),
     },
     "HTTP/0.x, 2.x and up, the HTTP/2 preface": {
@@ -213,14 +238,24 @@ HTTP: dict[str, dict[str, tuple[bytes, Expected]]] = {
         "port not a number": (b"GET / HTTP/1.1\r\nHost: a:b\r\n\r\n", 400),
         "two ports": (b"GET / HTTP/1.1\r\nHost: a:1:2\r\n\r\n", 400),
         "bracket left open": (b"GET / HTTP/1.1\r\nHost: [::1\r\n\r\n", 400),
-        "brackets around nothing": (b"GET / HTTP/1.1\r\nHost: []\r\n\r\n", 400),
-        "brackets around a colon": (b"GET / HTTP/1.1\r\nHost: [:]\r\n\r\n", 400),
-        "brackets around a name": (b"GET / HTTP/1.1\r\nHost: [localhost]\r\n\r\n", 400),
         "junk after the brackets": (b"GET / HTTP/1.1\r\nHost: [::1]a\r\n\r\n", 400),
+        "brackets around nothing": (to_host(b"[]"), 400),
+        **{f"brackets around {text}": (to_host(b"[%s]" % text.encode()), 400) for text in NO_LITERALS.split()},
+        **{
+            f"{text} in brackets": (to_host(b"[%s]" % text.encode()), [{"host": b"[%s]" % text.encode()}])
+            for text in LITERALS.split()
+        },
+        "port alone": (to_host(b":80"), 400),
+        "colon alone": (to_host(b":"), 400),
+        "%-escape": (to_host(b"%41%2e:80"), [{"host": b"%41%2e:80"}]),
+        "%-escape cut short": (to_host(b"a%2"), 400),
+        "%-escape not hexadecimal": (to_host(b"a%zz"), 400),
+        "percent alone": (to_host(b"%"), 400),
+        "percent before the port": (to_host(b"a%:80"), 400),
+        "empty port": (to_host(b"a:"), [{"host": b"a:"}]),
         "empty, for a target without authority": (b"GET / HTTP/1.1\r\nHost:\r\n\r\n", [{"host": b""}]),
         "name and port": (b"GET / HTTP/1.1\r\nHOST: a-b.c:8080\r\n\r\n", [{"host": b"a-b.c:8080"}]),
         "IPv6": (b"GET / HTTP/1.1\r\nhost: [fe80::1.2.3.4]:80\r\n\r\n", [{"host": b"[fe80::1.2.3.4]:80"}]),
-        "shortest IPv6": (b"GET / HTTP/1.1\r\nHost: [::]\r\n\r\n", [{"host": b"[::]"}]),
     },
     "Content-Length not digits, twice, a list, over 18 digits": {
         "sign": (head(b"Content-Length: +5"), 400),
