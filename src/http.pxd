@@ -10,7 +10,7 @@ cdef enum Method:
     OPTIONS
     CONNECT
     OTHER_METHOD                 # one that RFC 9110 or 5789 defines and no route here takes: 405
-    UNKNOWN_METHOD               # 501
+    UNKNOWN_METHOD               # 501; with HTTP_FAIL, also one that could not be read
 
 cdef enum HttpKind:              # what http_next found
     HTTP_MORE                    # nothing whole: call again with the rest and more behind it
@@ -95,7 +95,7 @@ cdef struct Request:             # slices point into the bytes given to http_nex
     Method method
     uint8_t minor                # HTTP/1.minor
     uint32_t flags
-    Slice line                   # the request line as it came; empty where none was whole
+    Slice line                   # the request line as it came; where none is whole, what there is of it before a control character
     Slice path                   # still escaped; every escape is well-formed, none is NUL or a slash
     Slice query                  # without its question mark
     Slice host

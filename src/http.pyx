@@ -104,18 +104,19 @@ cdef size_t head_parse(HttpParser *p, const uint8_t *start, const uint8_t *end, 
     cdef const uint8_t *at = start
     cdef const uint8_t *stop
     cdef const uint8_t *most
-    cdef int status
+    cdef int status, fault
     r.flags = r.count = 0
-    r.line.n = r.host.n = 0
+    r.host.n = 0
     r.seen = r.again = 0
     r.content_length = 0
+    r.method = UNKNOWN_METHOD
     stop = find_control(at, end)
-    if stop - at > REQUEST_LINE_MOST:
-        return fail(r, 414)
-    status = line_state(stop, end)
+    r.line = Slice(at, stop - at)
+    status = 414 if stop - at > REQUEST_LINE_MOST else line_state(stop, end)
+    if status != LINE_OPEN:
+        fault = request_line(at, stop, r)       # called for its method, too: who is refused a HEAD expects no body
+        status = status if status else fault
     if status == 0:
-        r.line = Slice(at, stop - at)
-        status = request_line(at, stop, r)
         p.fields_at = <uint16_t>(stop + 2 - start)
         at = stop + 2
         most = at + FIELDS_MOST

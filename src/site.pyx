@@ -118,7 +118,8 @@ cdef void site_expired(void *app, Conn *c) noexcept nogil:
         elif c.input == NULL:
             conn_finish(a.r, c, False)          # between requests, nobody waits for a word
         else:
-            a.request.line.n = a.request.host.n = a.request.count = 0      # whatever is there is of another visitor
+            http_of(c).scanned = 0              # read once more, for what a.request holds is another visitor's
+            http_next(http_of(c), c.input.data, c.input.size, &a.request)
             answer_failure(a, c, 408)
     elif c.state == WEBSOCKET_CLOSING or (c.flags & HELD and c.flags & ENDING):
         conn_close(a.r, c)       # whoever was to say something more has not, or has gone while nobody listened
@@ -585,7 +586,6 @@ cdef void answer_status(App *a, Conn *c, int status, const char *fields) noexcep
 
 cdef void answer_failure(App *a, Conn *c, int status) noexcept nogil:
     """The last answer on a connection whose requests can't be told apart any more."""
-    a.request.method = GET       # whatever it was: a body does no harm, since we close
     a.requests += 1
     memset(&a.answer, 0, sizeof(Answer))
     answer_status(a, c, status, b"")

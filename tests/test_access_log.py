@@ -132,17 +132,36 @@ def test_a_request_that_cannot_be_read_has_a_line_and_nothing_of_another_visitor
             http.send(b"GET / HTTP/1.1\nHost: a\r\n\r\n")
             assert http.answer().status == 400
     line = combined(tmp_path)[1]
-    assert (line["status"], line["request"], line["referer"], line["agent"]) == ("400", "-", "-", "-")
+    assert (line["status"], line["request"], line["referer"], line["agent"]) == ("400", "GET / HTTP/1.1", "-", "-")
+
+
+@pytest.mark.parametrize(("sent", "shown"), [
+    (b"GET /%zz HTTP/1.1\r\n", "GET /%zz HTTP/1.1"),
+    (b'GET /" ${jndi:x}\xff HTTP/1.1\r\n', r"GET /\x22 ${jndi:x}\xFF HTTP/1.1"),
+    (b"GET /\x1b[2J HTTP/1.1\r\n", "GET /"),
+    (b"GET /\x7f HTTP/1.1\r\n", "GET /"),
+    (b"\r\nGET /a\nb", "GET /a"),
+    (b"GET /" + b"x" * 9000, "GET /" + "x" * (VALUE_MOST - 5)),
+    (b"\xff" * 9000, r"\xFF" * VALUE_MOST),
+    (b"\x16\x03\x01", "-"),
+], ids=repr)
+def test_what_there_was_of_a_request_line_that_is_refused_is_shown(tmp_path, sent, shown):
+    with serving(tmp_path) as server:
+        get(server.ports[0], "/a.txt?another", host="another")
+        with Http(server.ports[0]) as http:
+            http.send(sent)
+            assert http.answer().status in (400, 414)
+    assert combined(tmp_path)[1]["request"] == shown
 
 
 def test_a_request_that_does_not_become_whole_has_a_line_and_nothing_of_another_visitor(tmp_path):
     with serving(tmp_path, head_timeout=0.1) as server, Http(server.ports[0]) as http:
-        http.send(b"GET / HTTP/1.1\r\nUser-")
+        http.send(b"\r\nGET / HTTP/1.1\r\nReferer: his\r\nUser-")
         until(lambda: server.stats()["connections"] == 1, "the connection")
         get(server.ports[0], "/a.txt", "Referer: mine", "User-Agent: secret")
         assert http.answer().status == 408
     [line] = [line for line in combined(tmp_path) if line["status"] == "408"]
-    assert (line["request"], line["referer"], line["agent"]) == ("-", "-", "-")
+    assert (line["request"], line["referer"], line["agent"]) == ("GET / HTTP/1.1", "his", "-")
 
 
 def test_a_websocket_is_logged_once_when_it_opens(tmp_path):

@@ -407,6 +407,37 @@ def test_a_request_that_cannot_be_read_is_refused_and_the_connection_closed(site
     assert refused(site, data) == status
 
 
+@pytest.mark.parametrize(("data", "status"), [
+    (b"HEAD / HTTP/1.1\r\n\r\n", 400),
+    (b"HEAD  / HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    (b"HEAD /%zz HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    (b"HEAD / HTTP/1.1\nHost: x\n\n", 400),
+    (b"HEAD / HTTP/1.1\r\nHost: x\r\nA: \0", 400),
+    (b"HEAD / HTTP/1.1\r\nHost: x\r\nContent-Length: 1048577\r\n\r\n", 413),
+    (b"HEAD /" + b"x" * 8192, 414),
+    (b"HEAD / HTTP/1.1\r\nHost: x\r\nA: " + b"x" * 16384, 431),
+    (b"HEAD / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
+    (b"HEAD / HTTP/2.0\r\nHost: x\r\n\r\n", 505),
+])
+@pytest.mark.parametrize("at", [0, 1, 5, 17])
+def test_a_refused_head_has_no_body(site, data, status, at):
+    received = site.server.stats()["bytes_received"]
+    with Http(site.port) as http:
+        http.send(data[:at])
+        until(lambda: site.server.stats()["bytes_received"] >= received + at, "the first part to arrive")
+        http.send(data[at:])
+        answer = http.answer(head=True)
+        assert (answer.status, answer["Connection"]) == (status, "close")
+        assert int(answer["Content-Length"]) > 0
+        assert http.rest() == b""
+
+
+@pytest.mark.parametrize("data", [b"nonsense\r\n\r\n", b"HEAD\r\n\r\n", b"HEADS / HTTP/1.1\r\n\r\n", b"\0"])
+def test_whether_a_refusal_has_a_body_is_no_matter_of_the_visitor_before(site, http, data):
+    assert http.get("/a.txt", method="HEAD").status == 200
+    assert refused(site, data) == 400
+
+
 def test_what_follows_a_refused_request_is_not_answered(site):
     assert refused(site, b"nonsense\r\n\r\n" + request("/a.txt")) == 400
 
@@ -441,6 +472,20 @@ def test_408_when_a_request_does_not_become_whole(tmp_path):
         assert answer.status == 408
         assert answer["Connection"] == "close"
         assert http.rest() == b""
+
+
+def test_408_for_head_has_no_body_and_is_no_matter_of_another_visitor(tmp_path):
+    with c1m.Server(tmp_path, ports=[0], head_timeout=1) as server:
+        [port] = server.ports
+        with Http(port) as other:
+            other.get("/")
+            with Http(port) as http, Http(port) as head:
+                http.send(b"GET / HTTP/1.1\r\nHost: ")
+                head.send(b"HEAD / HTTP/1.1\r\nHost: ")
+                other.get("/", method="HEAD")
+                assert http.answer().body == b"408 Request Timeout\n"
+                assert head.answer(head=True).status == 408
+                assert http.rest() == head.rest() == b""
 
 
 def test_an_idle_connection_is_closed_without_a_word(tmp_path):
