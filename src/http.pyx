@@ -39,8 +39,8 @@ Strictness:
   another coding before chunked              9112 6.1    501
   Content-Length over 1 MiB                  9110 15.5.14 413
   chunked body over 1 MiB with its framing   9110 15.5.14 413
-  chunk size not hexadecimal, or none        9112 7.1    400
-  chunk extensions                           9112 7.1.1  skipped; size and extensions over 256 bytes 400
+  chunk size not hexadecimal, none, blanks behind it  9112 7.1  400
+  chunk extensions                           9112 7.1.1  skipped; malformed or, with the size, over 256 bytes 400
   bare LF or CR in chunk framing, data not followed by CRLF  9112 7.1  400
   trailers                                   9112 7.1.2  checked as field lines are, and skipped
   Expect other than 100-continue             9110 10.1.1 417 (a flag: the framing is sound)
@@ -206,10 +206,7 @@ cdef inline int chunk_line(HttpParser *p, const uint8_t *at, const uint8_t *stop
         while at < stop and CLASS[at[0]] & HEX:
             size = min(size << 4 | <uint64_t>hex_value(at[0]), <uint64_t>BODY_MOST + 1)
             at += 1
-        if at == from_ or (at < stop and at[0] != c';' and at[0] != SP and at[0] != TAB):
-            return 400
-        at = trimmed(at, stop).at
-        if at < stop and at[0] != c';':
+        if at == from_ or not extensions_ok(at, stop):
             return 400
         p.total += <uint32_t>size
         p.body = <uint32_t>size
@@ -217,11 +214,45 @@ cdef inline int chunk_line(HttpParser *p, const uint8_t *at, const uint8_t *stop
     return 413 if p.total > BODY_MOST else 0
 
 
+cdef bint extensions_ok(const uint8_t *at, const uint8_t *stop) noexcept nogil:
+    """*( BWS ";" BWS token [ BWS "=" BWS ( token / quoted-string ) ] ) (RFC 9112 section 7.1.1)."""
+    cdef const uint8_t *from_
+    while at < stop:
+        at = trimmed(at, stop).at
+        if at == stop or at[0] != c';':
+            return False
+        from_ = trimmed(at + 1, stop).at
+        at = token_end(from_, stop)
+        if at == from_:
+            return False
+        from_ = trimmed(at, stop).at
+        if from_ == stop or from_[0] != c'=':
+            continue
+        from_ = trimmed(from_ + 1, stop).at
+        at = quoted_end(from_, stop) if from_ < stop and from_[0] == c'"' else token_end(from_, stop)
+        if at == from_:
+            return False
+    return True
+
+
+cdef inline const uint8_t *token_end(const uint8_t *at, const uint8_t *stop) noexcept nogil:
+    while at < stop and CLASS[at[0]] & TOKEN:
+        at += 1
+    return at
+
+
+cdef inline const uint8_t *quoted_end(const uint8_t *from_, const uint8_t *stop) noexcept nogil:
+    """Behind the quoted-string (RFC 9110 section 5.6.4) whose first quote is at from_; from_ itself if it has no second."""
+    cdef const uint8_t *at = from_ + 1
+    while at < stop and at[0] != c'"':
+        at += 2 if at[0] == c'\\' else 1
+    return at + 1 if at < stop else from_
+
+
 cdef inline int request_line(const uint8_t *at, const uint8_t *stop, Request *r) noexcept nogil:
     """method SP target SP version (RFC 9112 section 3). 0 or the status to fail with."""
     cdef const uint8_t *from_ = at
-    while at < stop and CLASS[at[0]] & TOKEN:
-        at += 1
+    at = token_end(at, stop)
     if at == from_ or at == stop or at[0] != SP:
         return 400
     r.method = method_of(from_, at - from_)
@@ -411,8 +442,7 @@ cdef inline int field_line(const uint8_t *at, const uint8_t *stop, Request *r) n
     if r.count == FIELD_COUNT_MOST:
         return 431
     field.name.at = at
-    while at < stop and CLASS[at[0]] & TOKEN:
-        at += 1
+    at = token_end(at, stop)
     field.name.n = at - field.name.at
     if field.name.n == 0 or at == stop or at[0] != c':':
         return 400

@@ -160,7 +160,9 @@ HOST = re.compile(rb"(?:(?:%s|(?:%s|%%[0-9A-Fa-f]{2})+)(?::\d*)?)?" % (LITERAL, 
 HOST_AND_PORT = re.compile(rb"(.+):\d+")
 ORIGIN = re.compile(rb"((?:[^%?]|%(?!00|2[Ff])[0-9A-Fa-f]{2})*)(?:\?(.*))?")
 ABSOLUTE = re.compile(rb"(?:(?i:https?)://([^/?:][^/?]*))(.*)")
-CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]+)[ \t]*(?:;.*)?", re.DOTALL)
+QUOTED = rb'"(?:[\t !\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*"'
+EXTENSION = rb"[ \t]*;[ \t]*%s(?:[ \t]*=[ \t]*(?:%s|%s))?" % (TOKEN, TOKEN, QUOTED)
+CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]+)(?:%s)*" % EXTENSION)
 METHODS = {
     b"GET": "GET", b"HEAD": "HEAD", b"OPTIONS": "OPTIONS", b"CONNECT": "CONNECT",
     b"POST": "other", b"PUT": "other", b"DELETE": "other", b"PATCH": "other", b"TRACE": "other",

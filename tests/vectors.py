@@ -240,7 +240,9 @@ HTTP: dict[str, dict[str, tuple[bytes, Expected]]] = {
         "bracket left open": (b"GET / HTTP/1.1\r\nHost: [::1\r\n\r\n", 400),
         "junk after the brackets": (b"GET / HTTP/1.1\r\nHost: [::1]a\r\n\r\n", 400),
         "brackets around nothing": (to_host(b"[]"), 400),
-        **{f"brackets around {text}": (to_host(b"[%s]" % text.encode()), 400) for text in NO_LITERALS.split()},
+        **{
+            f"brackets around {text}": (to_host(b"[%s]" % text.encode()), 400) for text in NO_LITERALS.split()
+        },
         **{
             f"{text} in brackets": (to_host(b"[%s]" % text.encode()), [{"host": b"[%s]" % text.encode()}])
             for text in LITERALS.split()
@@ -321,13 +323,16 @@ HTTP: dict[str, dict[str, tuple[bytes, Expected]]] = {
         "leading zeros are not over it": (CHUNKED + b"0" * 250 + b"2\r\nab", [{}, ("body", b"ab")]),
         "in the second chunk": (CHUNKED + b"1\r\na\r\nffff9\r\n", [{}, ("body", b"a"), ("fail", 413)]),
     },
-    "chunk size not hexadecimal, or none": {
+    "chunk size not hexadecimal, none, blanks behind it": {
         "not hexadecimal": (CHUNKED + b"g\r\n", [{}, ("fail", 400)]),
         "0x": (CHUNKED + b"0x1\r\na\r\n", [{}, ("fail", 400)]),
         "sign": (CHUNKED + b"+1\r\na\r\n", [{}, ("fail", 400)]),
         "negative": (CHUNKED + b"-1\r\na\r\n", [{}, ("fail", 400)]),
         "leading space": (CHUNKED + b" 1\r\na\r\n", [{}, ("fail", 400)]),
         "two": (CHUNKED + b"1 1\r\na\r\n", [{}, ("fail", 400)]),
+        "space behind": (CHUNKED + b"1 \r\na\r\n", [{}, ("fail", 400)]),
+        "tab behind": (CHUNKED + b"1\t\r\na\r\n", [{}, ("fail", 400)]),
+        "space behind the last": (CHUNKED + b"0 \r\n\r\n", [{}, ("fail", 400)]),
         "none": (CHUNKED + b"\r\n", [{}, ("fail", 400)]),
         "none but an extension": (CHUNKED + b";a=b\r\n", [{}, ("fail", 400)]),
         "in the second chunk": (CHUNKED + b"1\r\na\r\n\r\n", [{}, ("body", b"a"), ("fail", 400)]),
@@ -337,6 +342,21 @@ HTTP: dict[str, dict[str, tuple[bytes, Expected]]] = {
     "chunk extensions": {
         "one": (CHUNKED + b"1;a=b\r\na\r\n0;c\r\n\r\n" + GET, [{}, ("body", b"a"), *OK]),
         "in quotes, after a space": (CHUNKED + b'1 \t; a="b;c"\r\na\r\n', [{}, ("body", b"a")]),
+        **{
+            f"good, {text!r}": (CHUNKED + b"1%s\r\na\r\n" % text, [{}, ("body", b"a")])
+            for text in (
+                b";a", b";a;b=c;d", b" \t;\t a\t = \tb ; c", b';a=""', b';a="";b', b';a="\xff\t;="',
+                b';a="\\"\\\\";b', b";!#$%&'*+-.^_`|~0Z=1",
+            )
+        },
+        **{
+            f"malformed, {text!r}": (CHUNKED + b"1%s\r\na\r\n" % text, [{}, ("fail", 400)])
+            for text in (
+                b";", b"; ", b";;a", b"; ;;", b";a;", b";a ", b";a b", b";a=", b";a= ;b", b";a=b ", b";=", b";=b",
+                b';"', b';"a"', b';a="', b';a="b', b';a="\\"', b';a="b\\', b';a="b"c', b';a="b" ', b';a=b"c"',
+                b";a=b=c", b";a(", b";\xff", b";a=\xff", b",a", b"a=b",
+            )
+        },
         "256 bytes": (CHUNKED + b"1;" + b"x" * 254 + b"\r\na", [{}, ("body", b"a")]),
         "257 bytes": (CHUNKED + b"1;" + b"x" * 255 + b"\r\na", [{}, ("fail", 400)]),
         "257 bytes, not whole": (CHUNKED + b"1;" + b"x" * 255, [{}, ("fail", 400)]),
