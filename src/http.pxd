@@ -55,6 +55,7 @@ cdef enum Coding:                # content codings, the one preferred among equa
     CODINGS
 
 cdef enum:
+    BLANKS_MOST = 4              # empty lines before a request, then 400
     REQUEST_LINE_MOST = 8192     # bytes, then 414 (nginx: large_client_header_buffers 8k)
     FIELDS_MOST = 16384          # bytes of all field lines, then 431
     FIELD_COUNT_MOST = 100       # then 431 (Apache: LimitRequestFields 100)
@@ -77,10 +78,10 @@ cdef enum Phase:                 # what the next byte belongs to
 cdef struct HttpParser:          # 16 bytes
     uint32_t body                # bytes of the body, or of this chunk, still to come
     uint32_t total               # bytes of a chunked body so far, with all that frames it
-    uint32_t scanned             # bytes of this head that hold no line end we have not looked at
+    uint32_t scanned             # bytes of this head that hold no line end we have not looked at; 0 until it begins
     uint16_t fields_at           # where its field lines begin, 0 while the request line is incomplete
     uint8_t phase                # Phase
-    uint8_t spare
+    uint8_t blanks               # empty lines skipped before this head
 
 cdef struct Span:                # bytes first to last, both included
     int64_t first, last

@@ -17,7 +17,7 @@ line too long is judged at once; so a head gives the same event however it was c
 
 Strictness:
   bare LF, bare CR, NUL, other controls      9112 2.2, 9110 5.5   400
-  empty lines before the request line        9112 2.2    skipped
+  empty lines before the request line        9112 2.2    up to 4 skipped, then 400
   request line over 8 KiB                    9112 3      414
   two spaces, tab, trailing space in it      9112 3      400
   method not a token                         9110 9.1    400
@@ -71,8 +71,9 @@ cdef size_t http_next(HttpParser *p, const uint8_t *bytes, size_t n, Request *r)
     if p.phase != AT_HEAD:
         return body_next(p, bytes, n, r)
     if p.scanned == 0:
-        while n - blank >= 2 and bytes[blank] == CR and bytes[blank + 1] == LF:
+        while p.blanks < BLANKS_MOST and n - blank >= 2 and bytes[blank] == CR and bytes[blank + 1] == LF:
             blank += 2
+            p.blanks += 1
     r.kind = HTTP_MORE
     if blank == n or nothing_new(p, bytes + blank, n - blank):
         return blank
@@ -82,7 +83,7 @@ cdef size_t http_next(HttpParser *p, const uint8_t *bytes, size_t n, Request *r)
         p.total = 0
         p.phase = AT_CHUNK if r.flags & CHUNKED else IN_BODY if p.body else AT_HEAD
     if r.kind != HTTP_MORE:
-        p.scanned = p.fields_at = 0
+        p.scanned = p.fields_at = p.blanks = 0
     return blank + used
 
 

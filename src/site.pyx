@@ -206,6 +206,7 @@ cdef size_t http_readable(App *a, Conn *c, uint8_t *bytes, size_t n) noexcept no
     """Answers the requests in bytes[:n]; returns how many bytes they were."""
     cdef HttpParser *parser = http_of(c)
     cdef bint begun = parser.scanned != 0 or parser.phase != AT_HEAD
+    cdef bint moved = begun or c.timer == a.r.stall_timer       # whether there was more than empty lines
     cdef size_t used = 0
     while c.output == NULL:
         used += http_next(parser, bytes + used, n - used, &a.request)
@@ -220,6 +221,7 @@ cdef size_t http_readable(App *a, Conn *c, uint8_t *bytes, size_t n) noexcept no
                 conn_finish(a.r, c, True)       # the request whose body this is has its answer
             return n
         begun = False
+        moved = True
         answer(a, c)
         if conn_ending(c):
             return n
@@ -227,13 +229,13 @@ cdef size_t http_readable(App *a, Conn *c, uint8_t *bytes, size_t n) noexcept no
             return used + ws_readable(a, c, bytes + used, n - used)
     if c.output != NULL:
         return used
-    if used < n or parser.phase != AT_HEAD:
+    if parser.scanned != 0 or parser.phase != AT_HEAD:
         # Set once a request: the clock runs from its first byte to its last, however they trickle in.
         if not begun or c.timer != a.head_timer:
             conn_deadline(a.r, c, a.head_timer)
     elif a.r.leaving:
         conn_finish(a.r, c, False)
-    else:
+    elif moved:
         conn_deadline(a.r, c, a.keep_timer)
     return used
 

@@ -179,8 +179,8 @@ def http_events(data: bytes) -> list[Event]:
     at = 0
     try:
         while True:
-            while data.startswith(b"\r\n", at):
-                at += 2
+            for _ in range(4):
+                at += 2 * data.startswith(b"\r\n", at)
             head = http_head(data, at)
             if head is None:
                 return events

@@ -497,6 +497,30 @@ def test_an_idle_connection_is_closed_without_a_word(tmp_path):
             assert used.rest() == b""
 
 
+@pytest.mark.parametrize("used", [False, True])
+def test_empty_lines_do_not_prolong_the_wait_for_a_request(tmp_path, used):
+    timeouts = {"head_timeout": 60, "keep_alive_timeout": 1} if used else {"head_timeout": 1}
+    server = c1m.Server(tmp_path, ports=[0], **timeouts)
+    with server, Http(server.ports[0]) as http, Http(server.ports[0]) as silent:
+        if used:
+            assert http.get("/").status == silent.get("/").status == 404
+        for part in (b"\r\n", b"\r", b"\n"):
+            time.sleep(0.25)
+            with contextlib.suppress(ConnectionError):
+                http.send(part)
+        assert silent.rest() == b""
+        assert not http.silent()                 # it has ended before the one that came after it
+        assert http.drained() == 0
+
+
+def test_a_connection_is_idle_from_the_end_of_an_answer_that_had_to_wait(tmp_path):
+    (tmp_path / "large.bin").write_bytes(bytes(8 << 20))
+    server = c1m.Server(tmp_path, ports=[0], keep_alive_timeout=0.1, write_timeout=1000)
+    with server, Http(server.ports[0], receive_buffer=8192) as http:
+        assert len(http.get("/large.bin").body) == 8 << 20
+        assert http.rest() == b""
+
+
 def test_the_clock_of_a_request_starts_with_it(tmp_path):
     """Someone who is always halfway through a request, but none of them for long, is not cut off."""
     (tmp_path / "a.txt").write_text("a")

@@ -83,7 +83,14 @@ HTTP: dict[str, dict[str, tuple[bytes, Expected]]] = {
     },
     "empty lines before the request line": {
         "one": (b"\r\n" + GET, OK),
-        "several": (b"\r\n" * 9 + GET, OK),
+        "four": (b"\r\n" * 4 + GET, OK),
+        "five": (b"\r\n" * 5 + GET, 400),
+        "five and no more": (b"\r\n" * 5, 400),
+        "four, and LF": (b"\r\n" * 4 + b"\n", 400),
+        "four before each request": ((b"\r\n" * 4 + GET) * 3, OK * 3),
+        "four before each request, the first of which has a body": (
+            b"\r\n" * 4 + CHUNKED + b"1\r\na\r\n0\r\n\r\n" + b"\r\n" * 4 + GET, [{}, ("body", b"a"), *OK]),
+        "five after a request": (GET + b"\r\n" * 5 + GET, [*OK, ("fail", 400)]),
         "between requests": (GET + b"\r\n" + GET, OK + OK),
         "after a body": (head(b"Content-Length: 2") + b"ab\r\n" + GET, [{}, ("body", b"ab"), *OK]),
         "nothing else": (b"\r\n\r\n", []),
