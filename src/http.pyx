@@ -47,7 +47,7 @@ Strictness:
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memset, strlen
+from libc.string cimport memchr, memcmp, memset, strlen
 
 from c1m.buf cimport CLASS, DIGIT, HEX, HOST, TARGET, TOKEN, Block, Slice, block_copy, block_drop, block_new, find_control, hex_value, put, put_number, put_text, same_letters
 
@@ -720,18 +720,12 @@ cdef int http_ranges(const Request *r, Slice etag, int64_t mtime, int64_t size, 
     -1: none of it can be satisfied, 416.
     """
     cdef Slice rest, item
-    cdef bint weak
     cdef int count = 0, kind, refused = 0
     cdef int64_t total = 0
     if not has(r, RANGE) or twice(r, RANGE):
         return 0
-    if has(r, IF_RANGE):
-        rest = value_of(r, IF_RANGE)
-        if etag_next(&rest, &item, &weak):
-            if weak or item.n != etag.n or memcmp(item.at, etag.at, etag.n) != 0:
-                return 0
-        elif http_date_parse(rest) != mtime:
-            return 0
+    if has(r, IF_RANGE) and not if_range_holds(r, etag, mtime):
+        return 0
     rest = value_of(r, RANGE)
     if rest.n < 7 or not same_letters(rest.at, b"bytes", 5) or rest.at[5] != c'=':
         return 0
@@ -750,6 +744,18 @@ cdef int http_ranges(const Request *r, Slice etag, int64_t mtime, int64_t size, 
     if count == 0:
         return -1 if refused else 0
     return 0 if count > 1 and total > size else count
+
+
+cdef bint if_range_holds(const Request *r, Slice etag, int64_t mtime) noexcept nogil:
+    """Whether If-Range is one strong entity tag, or date, and that of what is there (RFC 9110 section 13.1.5)."""
+    cdef Slice value = value_of(r, IF_RANGE)
+    cdef int64_t date
+    if twice(r, IF_RANGE):
+        return False
+    if memchr(value.at, c'"', min(value.n, <size_t>3)) != NULL:
+        return etag.at[0] == c'"' and value.n == etag.n and memcmp(value.at, etag.at, etag.n) == 0
+    date = http_date_parse(value)
+    return date >= 0 and date == mtime
 
 
 cdef int span_parse(Slice spec, int64_t size, Span *span) noexcept nogil:
@@ -938,11 +944,14 @@ cdef inline uint8_t *put_two(uint8_t *to, int64_t v) noexcept nogil:
 
 
 cdef int64_t http_date_parse(Slice text) noexcept nogil:
-    """Unix time of any of the three forms; -1 if it is none of them.
+    """Unix time of any of the three forms, 0 for what lies before it; -1 if it is none of them.
 
     Sun, 06 Nov 1994 08:49:37 GMT     IMF-fixdate
     Sunday, 06-Nov-94 08:49:37 GMT    RFC 850
     Sun Nov  6 08:49:37 1994          asctime
+
+    Two digits are a year from 1970, before which no file's time lies, to 2069. As no clock stands before 2019 any
+    more, none of these is over 50 years ahead of it, which is all that section 5.6.7 asks for.
     """
     cdef const uint8_t *at = text.at
     cdef const uint8_t *clock
@@ -964,19 +973,19 @@ cdef int64_t http_date_parse(Slice text) noexcept nogil:
             return -1
         day, month, year = two(at + i + 2), month_of(at + i + 5), two(at + i + 9)
         if year >= 0:
-            year += 2000 if year < 70 else 1900       # no file is older than Unix time
+            year += 2000 if year < 70 else 1900
         clock = at + i + 12
     if text.n != 24 and memcmp(clock + 8, b" GMT", 4) != 0:
         return -1
     h, m, s = two(clock), two(clock + 3), two(clock + 6)
     if clock[2] != c':' or clock[5] != c':' or h < 0 or h > 23 or m < 0 or m > 59 or s < 0 or s > 60:
         return -1
-    if year < 1970 or month < 1 or day < 1 or day > 31:
+    if year < 1 or month < 1 or day < 1 or day > 31:
         return -1
     days = days_from_civil(year, month, day)
     if month < 12 and days >= days_from_civil(year, month + 1, 1):
         return -1                                       # 31 April
-    return days * 86400 + h * 3600 + m * 60 + s
+    return max(0, days * 86400 + h * 3600 + m * 60 + s)
 
 
 cdef inline int one(const uint8_t *at) noexcept nogil:

@@ -366,7 +366,7 @@ DATES = [re.compile(form, re.DOTALL) for form in (
 
 
 def date(text: bytes) -> int:
-    """Unix time of an HTTP date (RFC 9110 section 5.6.7), -1 if it is none. Any day's name will do."""
+    """Unix time of an HTTP date (RFC 9110 section 5.6.7), 0 if earlier, -1 if it is none. Any day's name will do."""
     for form in DATES:
         found = form.fullmatch(text)
         if found:
@@ -380,9 +380,9 @@ def date(text: bytes) -> int:
         datetime.datetime(year, MONTHS.index(found["month"]) + 1, day, h, m)
     except ValueError:
         return -1
-    if year < 1970 or s > 60:
+    if s > 60:
         return -1
-    return calendar.timegm((year, MONTHS.index(found["month"]) + 1, day, h, m, 0)) + s
+    return max(calendar.timegm((year, MONTHS.index(found["month"]) + 1, day, h, m, 0)) + s, 0)
 
 
 def tags(value: bytes) -> list[tuple[bool, bytes]]:
@@ -421,8 +421,9 @@ def selected(fields: Fields, etag: bytes, mtime: int, size: int) -> list[tuple[i
     if not found:
         return []
     if conditions:
-        tag = TAG.match(conditions[0])
-        if (tag[1] or tag[2] != etag) if tag else date(conditions[0]) != mtime:
+        condition, strong = conditions[0], not etag.startswith(b"W/")
+        same = condition == etag and strong if b'"' in condition[:3] else 0 <= date(condition) == mtime
+        if len(conditions) > 1 or not same:
             return []
     spans: list[tuple[int, int]] = []
     items = listed(found[1])

@@ -213,6 +213,8 @@ def test_a_head_that_is_not_whole_is_not_judged():
     "13.2.2 If-Match comes before If-None-Match": (412, b'If-None-Match: "abc"', b'If-Match: "x"'),
     "5.6.7 RFC 850 date": (304, b"If-Modified-Since: Sunday, 06-Nov-94 08:49:37 GMT"),
     "5.6.7 asctime date": (304, b"If-Modified-Since: Sun Nov  6 08:49:37 1994"),
+    "13.1.3 modified since before 1970": (0, b"If-Modified-Since: Fri, 31 Dec 1920 00:00:00 GMT"),
+    "13.1.4 modified since before 1970": (412, b"If-Unmodified-Since: Fri, 31 Dec 1920 00:00:00 GMT"),
     "8.8.3 a comma inside a tag": (304, b'If-None-Match: "x,y" , W/"abc"'),
     "8.8.3 a tag without its quotes is none": (412, b"If-Match: abc"),
     "8.8.3 a fault ends the list": (412, b'If-Match: "a,"abc"'),
@@ -298,14 +300,26 @@ def test_range(case):
     "13.1.5 an earlier date": (BEFORE, ALL),
     "13.1.5 neither tag nor date": (b"abc", ALL),
     "13.1.5 empty": (b"", ALL),
+    "13.1.5 junk behind the tag": (ETAG + b"junk", ALL),
+    "13.1.5 half a tag behind the tag": (ETAG + b'"', ALL),
+    "13.1.5 a list": (ETAG + b', "x"', ALL),
+    "13.1.5 a list that begins empty": (b",, " + ETAG, ALL),
+    "13.1.5 a list that ends empty": (ETAG + b",", ALL),
+    "13.1.5 any": (b"*", ALL),
+    "13.1.5 a tag left open": (ETAG[:-1], ALL),
+    "13.1.5 junk behind the date": (THEN + b",", ALL),
+    "13.1.5 a tag with a date in it": (b'"x"nday, 06-Nov-94 08:49:37 GMT', ALL),
+    "13.1.5 a weak tag with a date in it": (b'W/"day, 06-Nov-94 08:49:37 GMT', ALL),
 })
 def test_if_range(case):
     value, ranges = case
     assert judge(b"Range: bytes=1-2", b"If-Range: " + value) == (0, ranges)
 
 
-def test_if_range_without_range_and_range_twice():
+def test_if_range_without_range_and_either_twice():
     assert judge(b"If-Range: " + ETAG) == (0, ALL)
+    for value in (ETAG, THEN):
+        assert judge(b"Range: bytes=1-2", b"If-Range: " + value, b"If-Range: " + value) == (0, ALL)
     assert judge(b"Range: bytes=1-2", b"Range: bytes=1-2") == (0, ALL)
 
 
@@ -430,7 +444,7 @@ def test_obsolete_dates_are_read(seconds):
     b"Sun, 06 nov 1994 08:49:37 GMT", b"Sun, 6 Nov 1994 08:49:37 GMT", b"Sun, 31 Apr 1994 08:49:37 GMT",
     b"Sun, 29 Feb 1900 08:49:37 GMT", b"Tue, 29 Feb 2100 08:49:37 GMT", b"Sun, 00 Nov 1994 08:49:37 GMT",
     b"Sun, 32 Dec 1994 08:49:37 GMT", b"Sun, 06 Nov 1994 24:00:00 GMT", b"Sun, 06 Nov 1994 08:60:37 GMT",
-    b"Sun, 06 Nov 1994 08:49:61 GMT", b"Wed, 31 Dec 1969 23:59:59 GMT", b"Sun, 06 Nov 1994 08-49-37 GMT",
+    b"Sun, 06 Nov 1994 08:49:61 GMT", b"Sat, 01 Jan 0000 00:00:00 GMT", b"Sun, 06 Nov 1994 08-49-37 GMT",
     b"Sun, 06 Nov 19x4 08:49:37 GMT", b"Sun, 06 Nov x994 08:49:37 GMT", b"Sun, +6 Nov 1994 08:49:37 GMT",
     b"Sunday, 06-Nov-1994 08:49:37 GMT", b"Sunday, 06 Nov 94 08:49:37 GMT", b"Su, 06-Nov-94 08:49:37 GMT",
     b"Sun Nov 006 08:49:37 1994", b"Sun Nov  x 08:49:37 1994", b"Sun Nov  0 08:49:37 1994",
@@ -439,10 +453,18 @@ def test_what_is_no_date(text):
     assert http.parse_date(text) == -1 == oracle.date(text)
 
 
-@pytest.mark.parametrize("year", [1999, 2000, 2004, 2100])
+@pytest.mark.parametrize("text", [
+    b"Mon, 01 Jan 0001 00:00:00 GMT", b"Mon, 29 Feb 1904 00:00:00 GMT", b"Fri Dec 31 00:00:00 1920",
+    b"Wed, 31 Dec 1969 23:59:60 GMT", b"Thu, 01 Jan 1970 00:00:00 GMT", b"Thursday, 01-Jan-70 00:00:00 GMT",
+], ids=repr)
+def test_what_lies_before_1970_is_a_date(text):
+    assert http.parse_date(text) == 0 == oracle.date(text)
+
+
+@pytest.mark.parametrize("year", [1, 4, 1900, 1999, 2000, 2004, 2100])
 def test_every_day_that_is_none(year):
     for month, day in itertools.product(oracle.MONTHS, range(40)):
-        text = b"Sun, %02d %s %d 00:00:00 GMT" % (day, month, year)
+        text = b"Sun, %02d %s %04d 00:00:00 GMT" % (day, month, year)
         assert http.parse_date(text) == oracle.date(text), text
 
 
