@@ -45,7 +45,7 @@ cdef enum RequestFlag:
     WANTS_WEBSOCKET = 2          # Connection: upgrade and Upgrade: websocket, in HTTP/1.1
     CHUNKED = 4                  # the body is chunked (RFC 9112 section 7.1)
     EXPECT_CONTINUE = 8
-    EXPECT_UNKNOWN = 16          # 417
+    EXPECT_UNKNOWN = 16          # 417, whatever else is expected
 
 cdef enum Coding:                # content codings, the one preferred among equals last
     IDENTITY

@@ -43,7 +43,7 @@ Strictness:
   chunk extensions                           9112 7.1.1  skipped; malformed or, with the size, over 256 bytes 400
   bare LF or CR in chunk framing, data not followed by CRLF  9112 7.1  400
   trailers                                   9112 7.1.2  checked as field lines are, and skipped
-  Expect other than 100-continue             9110 10.1.1 417 (a flag: the framing is sound)
+  Expect with anything but 100-continue      9110 10.1.1 417 (a flag: the framing is sound)
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -458,7 +458,7 @@ cdef inline int field_line(const uint8_t *at, const uint8_t *stop, Request *r) n
     else:
         r.seen |= bit
         r.known[<int>field.id] = field.value
-    if field.id == CONNECTION or field.id == UPGRADE:
+    if field.id == CONNECTION or field.id == UPGRADE or field.id == EXPECT:
         options_read(r, field)
     return 0
 
@@ -504,12 +504,15 @@ cdef inline FieldId field_id(const uint8_t *name, size_t n) noexcept nogil:
 
 
 cdef inline void options_read(Request *r, const Field *field) noexcept nogil:
-    """Notes what we know of a Connection or Upgrade field's list."""
+    """Notes what we know of a Connection, Upgrade or Expect field's list."""
     cdef Slice rest = field.value, item
     while list_next(&rest, &item):
         if field.id == UPGRADE:
             if is_word(item, b"websocket"):
                 r.flags |= SAW_WEBSOCKET
+        elif field.id == EXPECT:
+            if r.minor >= 1:
+                r.flags |= EXPECT_CONTINUE if is_word(item, b"100-continue") else EXPECT_UNKNOWN
         elif is_word(item, b"close"):
             r.flags |= SAW_CLOSE
         elif is_word(item, b"keep-alive"):
@@ -534,8 +537,6 @@ cdef inline int head_finish(Request *r) noexcept nogil:
             r.flags |= KEEP_ALIVE
         if r.flags & SAW_UPGRADE and r.flags & SAW_WEBSOCKET:
             r.flags |= WANTS_WEBSOCKET
-        if has(r, EXPECT):
-            r.flags |= EXPECT_CONTINUE if is_word(value_of(r, EXPECT), b"100-continue") else EXPECT_UNKNOWN
     elif r.flags & SAW_KEEP_ALIVE and not r.flags & SAW_CLOSE:
         r.flags |= KEEP_ALIVE
     if has(r, TRANSFER_ENCODING):

@@ -305,14 +305,14 @@ def finished(request: dict) -> dict:
         request["host"] = request["host"] or hosts[0]
     options, protocols = elements(fields, b"connection"), elements(fields, b"upgrade")
     coded, codings = values(fields, b"transfer-encoding"), elements(fields, b"transfer-encoding")
-    lengths, expect = values(fields, b"content-length"), values(fields, b"expect")
+    lengths, expected = values(fields, b"content-length"), elements(fields, b"expect")
     flags = set()
     if b"close" not in options and (modern or b"keep-alive" in options):
         flags.add("keep-alive")
     if modern and b"upgrade" in options and b"websocket" in protocols:
         flags.add("websocket")
-    if modern and expect:
-        flags.add("continue" if expect[0].lower() == b"100-continue" else "expectation")
+    if modern:
+        flags |= {"continue" if item == b"100-continue" else "expectation" for item in expected}
     length = 0
     if coded:
         if not modern or lengths or len(coded) > 1:

@@ -462,6 +462,8 @@ def test_501_for_a_method_nobody_knows(http):
 
 def test_417(http):
     assert http.get("/a.txt", "Expect: the-unexpected").status == 417
+    assert http.get("/a.txt", "Expect: 100-continue", "Expect: the-unexpected").status == 417
+    assert http.get("/a.txt", "Expect: 100-continue, the-unexpected").status == 417
     assert http.get("/a.txt").status == 200
 
 

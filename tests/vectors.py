@@ -394,11 +394,20 @@ HTTP: dict[str, dict[str, tuple[bytes, Expected]]] = {
         "a line of 16 KiB": (CHUNKED + b"0\r\nA: " + b"x" * 16381 + b"\r\n\r\n" + GET, [{}, *OK]),
         "a line of one more": (CHUNKED + b"0\r\nA: " + b"x" * 16382, [{}, ("fail", 431)]),
     },
-    "Expect other than 100-continue": {
+    "Expect with anything but 100-continue": {
         "other": (head(b"Expect: 200-maybe"), [{"flags": {"keep-alive", "expectation"}}]),
-        "a list": (head(b"Expect: 100-continue, x"), [{"flags": {"keep-alive", "expectation"}}]),
+        "a list": (head(b"Expect: 100-continue, x"), [{"flags": {"keep-alive", "continue", "expectation"}}]),
+        "a list, the other way round": (
+            head(b"Expect: x,100-continue"), [{"flags": {"keep-alive", "continue", "expectation"}}]),
+        "in a second field": (
+            head(b"Expect: 100-continue", b"Expect: x"), [{"flags": {"keep-alive", "continue", "expectation"}}]),
+        "with a parameter": (head(b"Expect: 100-continue;q=1"), [{"flags": {"keep-alive", "expectation"}}]),
+        "100-continue twice": (
+            head(b"Expect: 100-continue, 100-continue", b"Expect: 100-continue"),
+            [{"flags": {"keep-alive", "continue"}}]),
+        "a list of nothing": (head(b"Expect: ,"), OK),
         "100-continue": (head(b"Expect: 100-Continue"), [{"flags": {"keep-alive", "continue"}}]),
-        "in HTTP/1.0 it is passed over": (old(b"Expect: 100-continue"), [{"flags": set()}]),
+        "in HTTP/1.0 it is passed over": (old(b"Expect: 100-continue, x"), [{"flags": set()}]),
     },
 }
 
