@@ -268,8 +268,9 @@ class Server:
         idle_timeout: seconds of silence after which a connection is given up. Default 120.
         ping_interval: seconds of silence after which a ping is sent, so that a client that lives stays connected.
             Default: half of idle_timeout.
-        origins: the origins whose scripts may connect, such as ``"https://example.org"``; others get 403. Clients
-            that are no browsers name none, and are let in. Default: any.
+        origins: the origins whose scripts may connect, such as ``"https://example.org"``; others get 403. ``"null"`` is
+            that of a page from a file, but also of any that is sandboxed. Clients that are no browsers name none, and
+            are let in. Default: any.
         subprotocols: of those the client offers, the first in this order is agreed on. Default none.
         max_backlog: bytes that may wait for one connection to read them; each message counts with some 100 more, which
             it takes to keep. Default 1 MiB.
@@ -316,7 +317,10 @@ class Server:
             "ping_ms": ping_ms,
             "max_backlog": _amount("max_backlog", max_backlog, _MESSAGE_MOST),
             "when_slow": _SLOW.index(when_slow),
-            "origins": [_origin("origins", each).encode() for each in _strings("origins", origins, _ORIGINS_MOST)],
+            "origins": [
+                (each if each == "null" else _origin("origins", each)).encode()
+                for each in _strings("origins", origins, _ORIGINS_MOST)
+            ],
             "subprotocols": [protocol.encode() for protocol in subprotocols],
             "compression": _COMPRESSION.index(compression),
             "window_bits": _amount("window_bits", window_bits, 15, 9),
@@ -623,9 +627,7 @@ def _milliseconds(name: str, seconds: float) -> int:
 
 
 def _origin(name: str, origin: str) -> str:
-    """As a browser would send it: small letters and no default port in those of the web; "null" for who has none."""
-    if origin == "null":
-        return origin
+    """As a browser would send it: small letters and no default port in those of the web."""
     found = re.fullmatch(r"(([A-Za-z][A-Za-z0-9+.\-]*)://((?![/?#@])[!-~]){1,300})([/?#][!-~]*)?", origin)
     if not found:
         raise ValueError(f"{name}: {origin!r} is not an origin such as 'https://example.org'")

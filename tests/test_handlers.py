@@ -185,7 +185,7 @@ def test_anything_like_bytes_can_be_sent():
         for sent in (b"bytes", bytearray(b"array"), memoryview(b"a view")[2:], "text"):
             ws.send(sent)
         for wrong in (1, None, ["x"], memoryview(b"strided")[::2]):
-            with pytest.raises(TypeError, match="(is neither str nor bytes-like|that is not contiguous)"):
+            with pytest.raises(TypeError, match=r"(is neither str nor bytes-like|that is not contiguous)"):
                 ws.send(wrong)
         with pytest.raises(UnicodeEncodeError):
             ws.send("\ud800")
