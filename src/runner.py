@@ -21,9 +21,11 @@ class Runner:
     has something to do, and is woken for the reactor's deadlines.
     """
 
-    def __init__(self, site: Site, handlers: list[tuple[str, Handler]]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, site: Site, handlers: list[tuple[str, Handler]]
+    ) -> None:
         self._site = site
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._left = self._loop.create_future()
         self._timer: asyncio.Handle | None = None
         self._due = 0.0
@@ -40,7 +42,12 @@ class Runner:
 
     async def finish(self) -> None:
         """Returns when the server has left, and every handler's coroutines have ended."""
-        await self._left
+        try:
+            await asyncio.wait([self._left])
+        finally:
+            while not self._left.done():  # cancelled meanwhile: whoever is still connected is cut off
+                self._site.stop()
+                self._turn()
         while self._tasks or self._endings:
             await asyncio.wait([*self._tasks.values(), *self._endings])
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import difflib
 import errno
 import inspect
+import logging
 import mimetypes
 import os
 import re
@@ -432,7 +434,7 @@ class Server:
 
     def __enter__(self) -> Server:
         site = self._start()
-        self._thread = threading.Thread(target=site.run, name="c1m", daemon=True)
+        self._thread = threading.Thread(target=_serve, args=(site,), name="c1m", daemon=True)
         self._thread.start()
         return self
 
@@ -445,15 +447,18 @@ class Server:
 
     async def __aenter__(self) -> Server:
         """Serves inside the running asyncio loop, which watches the reactor's descriptor."""
-        self._runner = Runner(self._start(coroutines=True), self._handlers)
+        loop = asyncio.get_running_loop()  # raises, where there is none, before anything is opened
+        self._runner = Runner(loop, self._start(coroutines=True), self._handlers)
         self._runner.start()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         assert self._runner is not None
         self.stop()
-        await self._runner.finish()
-        self._close()
+        try:
+            await self._runner.finish()
+        finally:
+            self._close()
 
     # -- starting and stopping --
 
@@ -462,7 +467,8 @@ class Server:
             raise RuntimeError(f"cannot {verb} a server that is listening already")
 
     def _running_site(self) -> Site:
-        if self._site is None or not self._running:
+        ended = self._thread is not None and not self._thread.is_alive()
+        if self._site is None or not self._running or ended:
             raise RuntimeError("this server is not running")
         return self._site
 
@@ -520,6 +526,14 @@ class Server:
                 for number, handler in handlers.items():
                     signal.signal(number, handler)
                 signal.set_wakeup_fd(wakeup)
+
+
+def _serve(site: Site) -> None:
+    """What the thread of `with server` does."""
+    try:
+        site.run()
+    except (KeyboardInterrupt, SystemExit):
+        logging.getLogger("c1m").exception("a handler ended the server")
 
 
 # ---- arguments ----

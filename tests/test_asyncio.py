@@ -4,6 +4,7 @@ import asyncio
 import collections
 import contextlib
 import logging
+import socket
 import threading
 import time
 
@@ -426,6 +427,50 @@ def test_a_body_that_raises_is_not_hidden(run):
 
     with pytest.raises(LookupError, match="of its own"):
         run(main())
+
+
+def test_a_second_cancellation_cuts_the_end_short(run):
+    async def serve(server):
+        async with server:
+            await asyncio.Event().wait()
+
+    async def main():
+        server = c1m.Server(ports=[0], shutdown_timeout=60)
+        server.websocket("/ws")
+        task = asyncio.create_task(serve(server))
+        await until(lambda: server.ports != [0], "it to listen")
+        with await opened(server) as ws:
+            task.cancel()
+            assert await aside(ws.closing) == 1001  # which this client leaves unanswered
+            assert not task.done()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await aside(ws.rest) == b""
+        assert server.ports == [0]
+        async with server:
+            assert (await aside(get, server.ports[0], "/")).status == 404
+
+    run(main())
+
+
+def test_a_start_that_fails_leaves_the_server_as_it_was(run):
+    async def main():
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            server = c1m.Server(ports=[0, taken.getsockname()[1]])
+            with pytest.raises(OSError, match="cannot listen on"):
+                await server.__aenter__()
+            assert server.ports[0] == 0
+        async with server:
+            assert server.ports[0] != 0
+
+    server = made()
+    with pytest.raises(RuntimeError, match="^no running event loop$"):
+        server.__aenter__().send(None)
+    assert server.ports == [0]
+    with server:
+        pass
+    run(main())
 
 
 def test_two_servers_in_one_loop(run):

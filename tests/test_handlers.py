@@ -551,6 +551,25 @@ def test_what_ends_a_program_ends_run(caplog, method, error):
     assert not caplog.records
 
 
+@pytest.mark.parametrize(
+    "error", [SystemExit(3), KeyboardInterrupt()], ids=["SystemExit", "KeyboardInterrupt"]
+)
+def test_what_ends_a_program_ends_the_thread_and_is_logged(caplog, error):
+    def fail(ws, message):
+        raise error
+
+    with serving(fail) as server, WebSocket(server.port) as ws:
+        ws.send(frame(TEXT))
+        ws.drained()
+        until(lambda: not server._thread.is_alive(), "the thread to end")
+        for call in (lambda: server.publish("topic", "x"), lambda: server.subscribers("topic")):
+            with pytest.raises(RuntimeError, match="^this server is not running$"):
+                call()
+    [record] = caplog.records
+    assert record.message == "a handler ended the server"
+    assert record.exc_info[1] is error
+
+
 # ---- what a WebSocket can do ----
 
 
