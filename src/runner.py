@@ -4,16 +4,52 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections import deque
+import logging
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
 from c1m.site import Handler, Site, WebSocket
 
+log = logging.getLogger("c1m")
+
 _WAITING_MOST = 16
 """Calls that wait for one connection's handler before its input is paused."""
+_MOMENT = 1.0
+"""Seconds that coroutines have to end when the server has left, and again once cancelled for it."""
 
-_Call = tuple[Callable[..., Any], tuple[Any, ...]]
+_Call = tuple[Callable[..., Any] | None, tuple[Any, ...]]
+
+
+class _Queue:
+    """One connection's calls: a task makes them one after another, on_close last, until none waits."""
+
+    def __init__(self) -> None:
+        self.calls: deque[_Call] = deque()
+        self.last: _Call | None = None
+        self.cancelled = False  # by us
+        self.task: asyncio.Task[None]
+
+    def next(self, ws: WebSocket) -> _Call | None:
+        if ws._over:
+            self.calls.clear()
+        if not self.calls:
+            last, self.last = self.last, None
+            return last
+        call = self.calls.popleft()
+        if len(self.calls) == _WAITING_MOST // 2:
+            ws._hold(False)
+        return call
+
+    def cut(self) -> None:
+        """Nothing but on_close is of use any more; if that has not begun, it comes now."""
+        self.calls.clear()
+        if self.last is not None:
+            self.cancel()
+
+    def cancel(self) -> None:
+        self.cancelled = True
+        self.task.cancel()
 
 
 class Runner:
@@ -22,16 +58,15 @@ class Runner:
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, site: Site, handlers: list[tuple[str, Handler]]
+        self, loop: asyncio.AbstractEventLoop, site: Site, handlers: list[tuple[str, Handler]], grace: float
     ) -> None:
-        self._site = site
         self._loop = loop
+        self._site = site
+        self._grace = grace
         self._left = self._loop.create_future()
         self._timer: asyncio.Handle | None = None
         self._due = 0.0
-        self._calls: dict[WebSocket, deque[_Call]] = {}
-        self._tasks: dict[WebSocket, asyncio.Task[None]] = {}
-        self._endings: set[asyncio.Task[None]] = set()
+        self._queues: dict[WebSocket, _Queue] = {}
         for _, handler in handlers:
             handler.spawn = self._spawn
             handler.waiter = self._loop.create_future
@@ -41,15 +76,27 @@ class Runner:
         self._turn()
 
     async def finish(self) -> None:
-        """Returns when the server has left, and every handler's coroutines have ended."""
+        """Returns when the server has left, and every handler's coroutines have ended or had their time."""
+        by = self._loop.time() + self._grace
         try:
             await asyncio.wait([self._left])
         finally:
             while not self._left.done():  # cancelled meanwhile: whoever is still connected is cut off
                 self._site.stop()
                 self._turn()
-        while self._tasks or self._endings:
-            await asyncio.wait([*self._tasks.values(), *self._endings])
+        await self._ended(max(by - self._loop.time(), _MOMENT))
+        for queue in self._queues.values():
+            queue.calls.clear()
+            queue.cancel()
+        await self._ended(_MOMENT)
+        for path, n in Counter(ws.path for ws in self._queues).items():
+            log.error("%s: %d coroutines of its handler do not end, though cancelled", path, n)
+
+    async def _ended(self, seconds: float) -> None:
+        """Returns when all coroutines have ended, or so many seconds have gone by."""
+        tasks = [queue.task for queue in self._queues.values()]
+        if tasks:
+            await asyncio.wait(tasks, timeout=seconds)
 
     def _turn(self) -> None:
         wait = self._site.turn()
@@ -76,54 +123,33 @@ class Runner:
     # -- coroutines: each connection's calls run one after another --
 
     def _spawn(self, ws: WebSocket, function: Callable[..., Any] | None, arguments: tuple[Any, ...]) -> None:
-        if ws.closed:
-            self._end(ws, function, arguments)
-            return
-        assert function is not None
-        calls = self._calls.setdefault(ws, deque())
-        calls.append((function, arguments))
-        if len(calls) >= _WAITING_MOST:
-            ws._hold(True)
-        if ws not in self._tasks:
-            self._tasks[ws] = self._loop.create_task(self._run(ws, calls))
+        queue = self._queues.get(ws)
+        if queue is None or queue.task.done():  # cancelled, by whomever, before its first step
+            queue = _Queue()
+            queue.task = self._loop.create_task(self._run(ws, queue, (function, arguments)))
+            if not queue.task.done():  # as one that begins at once may be (asyncio.eager_task_factory)
+                self._queues[ws] = queue
+        elif ws.closed:
+            queue.last = function, arguments
+            # Not before the task's first step: it would never get to call anything.
+            self._loop.call_later(0 if ws._over else self._grace, queue.cut)
+        else:
+            queue.calls.append((function, arguments))
+            if len(queue.calls) >= _WAITING_MOST:
+                ws._hold(True)
 
-    async def _run(self, ws: WebSocket, calls: deque[_Call]) -> None:
-        try:
-            while calls:
-                function, arguments = calls.popleft()
-                if len(calls) == _WAITING_MOST // 2:
-                    ws._hold(False)
-                result = function(ws, *arguments)
+    async def _run(self, ws: WebSocket, queue: _Queue, call: _Call | None) -> None:
+        while call is not None:
+            function, arguments = call
+            try:
+                result = None if function is None else function(ws, *arguments)
                 if inspect.isawaitable(result):
                     await result
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:
-            calls.clear()
-            ws._fail(error)
-        finally:
-            self._tasks.pop(ws, None)
-            self._calls.pop(ws, None)
-
-    def _end(self, ws: WebSocket, function: Callable[..., Any] | None, arguments: tuple[Any, ...]) -> None:
-        """The connection has gone: what its handler is about is cancelled and awaited; then on_close is called."""
-        running = self._tasks.pop(ws, None)
-        self._calls.pop(ws, None)  # a task that is cancelled before it begins never gets to do so itself
-
-        async def end() -> None:
-            if running is not None:
-                running.cancel()
-                await asyncio.wait([running])
-            if function is not None:
-                try:
-                    result = function(ws, *arguments)
-                    if inspect.isawaitable(result):
-                        await result
-                except asyncio.CancelledError:
-                    raise
-                except BaseException as error:
+            except BaseException as error:
+                if not (queue.cancelled and isinstance(error, asyncio.CancelledError)):
                     ws._fail(error)
-
-        task = self._loop.create_task(end())
-        self._endings.add(task)
-        task.add_done_callback(self._endings.discard)
+            if queue.cancelled:
+                queue.cancelled = False
+                queue.task.uncancel()
+            call = queue.next(ws)
+        self._queues.pop(ws, None)

@@ -448,7 +448,7 @@ class Server:
     async def __aenter__(self) -> Server:
         """Serves inside the running asyncio loop, which watches the reactor's descriptor."""
         loop = asyncio.get_running_loop()  # raises, where there is none, before anything is opened
-        self._runner = Runner(loop, self._start(coroutines=True), self._handlers)
+        self._runner = Runner(loop, self._start(coroutines=True), self._handlers, self._grace_ms / 1000)
         self._runner.start()
         return self
 

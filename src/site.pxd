@@ -173,6 +173,7 @@ cdef class WebSocket:
     cdef object reason           # of the peer's Close
     cdef uint16_t code           # likewise, or 1006
     cdef uint8_t holds           # who wants no input: bit 0 the handler, bit 1 the queue of its coroutines
+    cdef bint clean              # the peer closed, and first: what came before is the handler's still
     cdef list waiters            # futures that sends have returned and that wait for the backlog to go, or None
     cdef Conn *conn(self) except NULL
     cdef ask(self, CommandKind kind, Block *topic, Block *frame)

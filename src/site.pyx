@@ -1397,7 +1397,7 @@ cdef void py_drained(App *a, Conn *c) noexcept nogil:
         ws = <WebSocket>c.cold
         c.flags &= ~WANTS_DRAIN
         waiters_wake(ws)
-        if ws.handler.on_drain is not None:
+        if ws.handler.on_drain is not None and c.state != WEBSOCKET_CLOSING:
             py_call(a, c, ws, ws.handler.on_drain, ())
 
 
@@ -1405,6 +1405,7 @@ cdef void py_close_came(Conn *c, uint16_t code, const uint8_t *payload, size_t n
     """Notes what the peer's Close says."""
     with gil:
         ws = <WebSocket>c.cold
+        ws.clean = c.state != WEBSOCKET_CLOSING
         try:
             ws.code = code
             ws.reason = payload[2:n].decode() if n > 2 else ""
@@ -1458,7 +1459,10 @@ cdef py_call(App *a, Conn *c, WebSocket ws, function, tuple arguments):
 
 cdef py_failed(App *a, Conn *c, WebSocket ws, error):
     """A handler raised: its connection closes with 1011, and no other."""
+    ws.clean = False
     py_raised(a, error, "WebSocket handler")
+    if c == NULL:
+        return
     close_post(a, c, WS_INTERNAL_ERROR, NULL, 0)
     conn_finish(a.r, c, True)
 
@@ -1746,11 +1750,13 @@ cdef class WebSocket:
 
     def _fail(self, error):
         """A coroutine of the handler raised."""
+        py_failed(&self.site.app, conn_of(self.site.app.r, self.handle) if self.handle else NULL, self, error)
+
+    @property
+    def _over(self):
+        """Whether what waits for the handler is not to come to it any more."""
         cdef Conn *c = conn_of(self.site.app.r, self.handle) if self.handle else NULL
-        if c == NULL:
-            py_raised(&self.site.app, error, "WebSocket handler")
-        else:
-            py_failed(&self.site.app, c, self, error)
+        return not self.clean and (c == NULL or c.state == WEBSOCKET_CLOSING or conn_ending(c))
 
     # -- about it --
 

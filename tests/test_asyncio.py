@@ -5,6 +5,7 @@ import collections
 import contextlib
 import logging
 import socket
+import sys
 import threading
 import time
 
@@ -58,6 +59,10 @@ def aside(function, *arguments):
 
 async def opened(server, **settings):
     return await aside(lambda: WebSocket(server.ports[0], **settings))
+
+
+def logged(caplog):
+    return [record.message for record in caplog.records if record.name == "c1m"]
 
 
 @pytest.mark.parametrize("kind", ["built-in", "function", "coroutine function"])
@@ -197,7 +202,8 @@ def test_many_tasks_may_wait_to_send_on_one_connection(run):
     run(main())
 
 
-def test_what_a_handler_awaits_is_cancelled_at_close(run):
+@pytest.mark.parametrize("how", ["the connection breaks", "the server stops", "the client closes"])
+def test_what_a_handler_awaits_is_cancelled_at_the_end(run, how):
     events = []
 
     class Handler:
@@ -211,18 +217,83 @@ def test_what_a_handler_awaits_is_cancelled_at_close(run):
                 raise
 
         async def on_close(self, ws, code, reason):
-            await asyncio.sleep(0)
-            events.append((code, reason))
+            async with asyncio.timeout(PATIENCE):  # which the cancellation before does not touch
+                await asyncio.sleep(0)
+            events.append(code)
 
     async def main():
-        server = made(Handler())
+        server = c1m.Server(ports=[0], shutdown_timeout=0.1)
+        server.websocket("/ws", Handler())
         async with server:
             with await opened(server) as ws:
                 ws.send(frame(TEXT, b"message") + frame(TEXT, b"never begun"))
                 await until(lambda: events, "the message")
-                ws.send(close(4000, b"bye"))
+                if how == "the server stops":
+                    server.stop()
+                    assert await aside(ws.closing) == 1001
+                    ws.send(close(1001))
+                elif how == "the client closes":
+                    ws.send(close(4000))
+                else:
+                    ws.reset()
                 await until(lambda: len(events) == 3, "the end")
-        assert events == ["message", "cancelled", (4000, "bye")]
+        code = {"the connection breaks": 1006, "the server stops": 1001, "the client closes": 4000}[how]
+        assert events == ["message", "cancelled", code]
+
+    run(main())
+
+
+def test_what_came_before_the_clients_close_is_handled(run):
+    events, gate = [], asyncio.Event()
+
+    class Handler:
+        async def on_open(self, ws):
+            events.append("open")
+
+        async def on_message(self, ws, message):
+            await gate.wait()
+            events.append(message)
+            with pytest.raises(c1m.Closed):
+                await ws.send(message)
+
+        async def on_close(self, ws, code, reason):
+            events.append((code, reason))
+
+    async def main():
+        async with made(Handler()) as server:
+            with await opened(server) as ws:
+                ws.send(b"".join(frame(TEXT, b"%d" % i) for i in range(5)) + close(4000, b"bye"))
+                assert await aside(ws.closing) == 4000
+                assert await aside(ws.rest) == b""
+                await until(lambda: server.stats()["connections"] == 0, "it to be gone")
+                assert events == ["open"]
+                gate.set()
+        assert events == ["open", *"01234", (4000, "bye")]
+
+    run(main())
+
+
+def test_nothing_that_waits_is_called_once_the_handler_has_closed(run):
+    events = []
+
+    class Handler:
+        async def on_message(self, ws, message):
+            events.append(message)
+            ws.close(4000)
+            await asyncio.sleep(0)
+
+        async def on_close(self, ws, code, reason):
+            events.append(code)
+
+    async def main():
+        async with made(Handler()) as server:
+            with await opened(server) as ws:
+                ws.send(b"".join(frame(TEXT, b"%d" % i) for i in range(5)))
+                assert await aside(ws.closing) == 4000
+                assert events == ["0"]
+                ws.send(close(4001))
+                await until(lambda: len(events) > 1, "on_close")
+        assert events == ["0", 4001]
 
     run(main())
 
@@ -271,8 +342,7 @@ def test_a_connection_that_comes_and_goes_at_once_leaves_nothing_behind(run):
             await until(lambda: len(closed) == 20, "them to be gone")
             runner = server._runner
             assert isinstance(runner, c1m.runner.Runner)
-            await until(lambda: not runner._tasks and not runner._endings, "their tasks to end")
-            assert not runner._calls
+            await until(lambda: not runner._queues, "their tasks to end")
 
     run(main())
 
@@ -334,6 +404,100 @@ def test_a_coroutine_that_raises_is_logged_and_harms_no_other(run, caplog):
     assert "ZeroDivisionError: on purpose" in caplog.text
     assert "LookupError: in on_close" in caplog.text
     assert {record.levelno for record in caplog.records if record.name == "c1m"} == {logging.ERROR}
+
+
+@pytest.mark.parametrize("how", ["what it awaits", "itself", "from elsewhere"])
+def test_a_cancellation_that_is_not_ours_fails_the_connection(run, caplog, how):
+    tasks, closed = [], []
+
+    class Handler:
+        async def on_message(self, ws, message):
+            tasks.append(asyncio.current_task())
+            future = asyncio.get_running_loop().create_future()
+            if how == "what it awaits":
+                future.cancel()
+            elif how == "itself":
+                tasks[0].cancel()
+            await future
+
+        async def on_close(self, ws, code, reason):
+            closed.append(code)
+
+    async def main():
+        async with made(Handler()) as server:
+            with await opened(server) as ws:
+                ws.send(b"".join(frame(TEXT, b"%d" % i) for i in range(30)))
+                if how == "from elsewhere":
+                    await until(lambda: tasks, "the first message")
+                    tasks[0].cancel()
+                assert await aside(ws.closing) == 1011
+            await until(lambda: closed, "it to be gone")
+        assert closed == [1011]
+        assert len(tasks) == 1
+
+    run(main())
+    assert logged(caplog) == ["WebSocket handler raised"]
+
+
+@pytest.mark.parametrize("how", ["waits for ever", "does not heed"])
+@pytest.mark.parametrize("method", ["on_message", "on_close"])
+def test_a_coroutine_that_does_not_end_is_cancelled_and_then_left(run, caplog, monkeypatch, how, method):
+    monkeypatch.setattr("c1m.runner._MOMENT", 0.05)
+    begun, release = [], asyncio.Event()
+
+    async def endless(self, ws, *arguments):
+        begun.append(asyncio.current_task())
+        while not release.is_set():
+            try:
+                await release.wait()
+            except asyncio.CancelledError:
+                if how == "waits for ever":
+                    raise
+
+    async def main():
+        server = c1m.Server(ports=[0], shutdown_timeout=0.05)
+        server.websocket("/ws", type("Endless", (), {method: endless})())
+        async with server:
+            with await opened(server) as ws:
+                ws.send(frame(TEXT))
+                if method == "on_message":
+                    await until(lambda: begun, "the message")
+        [task] = begun
+        assert task.done() == (how == "waits for ever")
+        release.set()
+        await asyncio.wait([task])
+
+    run(main())
+    left = ["/ws: 1 coroutines of its handler do not end, though cancelled"]
+    assert logged(caplog) == (left if how == "does not heed" else [])
+
+
+def eager(loop, coroutine, **settings):
+    """asyncio.eager_task_factory, or, before Python 3.12, what a handler that never waits sees of it."""
+    settings.pop("eager_start", None)  # of uvloop's, which only Python 3.14 takes
+    if sys.version_info >= (3, 12):
+        return asyncio.eager_task_factory(loop, coroutine, **settings)
+    if coroutine.__qualname__ != "Runner._run":
+        return asyncio.Task(coroutine, loop=loop, **settings)
+    with pytest.raises(StopIteration):
+        coroutine.send(None)
+    task = loop.create_future()
+    task.set_result(None)
+    return task
+
+
+def test_tasks_may_begin_eagerly(run):
+    async def on_message(ws, message):
+        ws.send(message)
+
+    async def main():
+        asyncio.get_running_loop().set_task_factory(eager)
+        async with made(on_message) as server:
+            with await opened(server) as ws:
+                for i in range(50):
+                    assert await aside(ws.echo, b"%d" % i, TEXT) == (TEXT, b"%d" % i)
+
+    run(main())
 
 
 @pytest.mark.parametrize("kind", ["function", "coroutine function"])
@@ -465,7 +629,7 @@ def test_a_start_that_fails_leaves_the_server_as_it_was(run):
             assert server.ports[0] != 0
 
     server = made()
-    with pytest.raises(RuntimeError, match="^no running event loop$"):
+    with pytest.raises(RuntimeError, match=r"^no running event loop$"):
         server.__aenter__().send(None)
     assert server.ports == [0]
     with server:

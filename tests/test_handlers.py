@@ -563,7 +563,7 @@ def test_what_ends_a_program_ends_the_thread_and_is_logged(caplog, error):
         ws.drained()
         until(lambda: not server._thread.is_alive(), "the thread to end")
         for call in (lambda: server.publish("topic", "x"), lambda: server.subscribers("topic")):
-            with pytest.raises(RuntimeError, match="^this server is not running$"):
+            with pytest.raises(RuntimeError, match=r"^this server is not running$"):
                 call()
     [record] = caplog.records
     assert record.message == "a handler ended the server"
@@ -1006,6 +1006,23 @@ def test_buffered_and_on_drain():
             assert client.message() == (BINARY, numbered(i))
         assert drained.get(timeout=PATIENCE) == 0
         assert ws.buffered == 0
+
+
+def test_on_drain_is_not_called_once_it_is_closing():
+    class Handler(Recorder):
+        def on_message(self, ws, message):
+            ws.send(bytes(4 * MIB))
+            ws.close(4000)
+
+        def on_drain(self, ws):
+            self.events.put(("drain", ws))
+
+    with open_pair(Handler(), receive_buffer=4096) as (_, recorder, client, _ws):
+        client.send(frame(TEXT))
+        assert client.message() == (BINARY, bytes(4 * MIB))
+        assert client.closing() == 4000
+        client.send(close(4000))
+        assert recorder.next("close") == (4000, "")
 
 
 def test_a_message_longer_than_the_backlog_may_be_sent_to_who_reads():
