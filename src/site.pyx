@@ -1441,6 +1441,8 @@ cdef void py_closed(App *a, Conn *c) noexcept nogil:
                     ws.handler.on_close(ws, <int>ws.code, ws.reason or "")
                 else:
                     ws.handler.spawn(ws, ws.handler.on_close, (<int>ws.code, ws.reason or ""))
+            except Closed:
+                pass             # as in py_failed
             except BaseException as error:
                 py_raised(a, error, "on_close")
         Py_DECREF(ws)
@@ -1459,6 +1461,8 @@ cdef py_call(App *a, Conn *c, WebSocket ws, function, tuple arguments):
 
 cdef py_failed(App *a, Conn *c, WebSocket ws, error):
     """A handler raised: its connection closes with 1011, and no other."""
+    if isinstance(error, Closed) and (c == NULL or c.state == WEBSOCKET_CLOSING or conn_ending(c)):
+        return                   # it need not know that its connection has ended: this tells it to end, too
     ws.clean = False
     py_raised(a, error, "WebSocket handler")
     if c == NULL:

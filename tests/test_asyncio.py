@@ -406,6 +406,24 @@ def test_a_coroutine_that_raises_is_logged_and_harms_no_other(run, caplog):
     assert {record.levelno for record in caplog.records if record.name == "c1m"} == {logging.ERROR}
 
 
+def test_a_stop_that_a_coroutine_meets_while_it_sends_is_no_error(run, caplog):
+    async def on_message(ws, message):
+        while True:
+            await ws.send(message)
+            await asyncio.sleep(0)
+
+    async def main():
+        async with made(on_message) as server:
+            with await opened(server) as ws:
+                ws.send(frame(TEXT, b"tick"))
+                assert await aside(ws.message) == (TEXT, b"tick")
+                server.stop()
+                await until(lambda: not server._runner._queues, "its coroutine to end")
+
+    run(main())
+    assert logged(caplog) == []
+
+
 @pytest.mark.parametrize("how", ["what it awaits", "itself", "from elsewhere"])
 def test_a_cancellation_that_is_not_ours_fails_the_connection(run, caplog, how):
     tasks, closed = [], []

@@ -551,6 +551,43 @@ def test_what_ends_a_program_ends_run(caplog, method, error):
     assert not caplog.records
 
 
+@pytest.mark.parametrize("method", ["on_open", "on_message", "on_close"])
+def test_closed_raised_by_a_connection_that_closes_is_a_quiet_end(caplog, method):
+    def send(self, ws, *arguments):
+        ws.close(4000)
+        ws.send("too late")
+
+    with serving(type("Late", (), {method: send})()) as server, WebSocket(server.port) as ws:
+        ws.send(frame(TEXT))
+        if method == "on_close":
+            ws.send(close(4000))
+        assert ws.closing() == 4000
+        ws.send(close(4000))
+        assert ws.rest() == b""
+        until(lambda: server.stats()["websockets"] == 0, "it to be gone")
+    assert not caplog.records
+
+
+def test_closed_raised_by_another_connection_is_an_error(caplog):
+    closed = []
+
+    class Handler:
+        def on_open(self, ws):
+            if closed:
+                closed[0].send("too late")
+
+        def on_close(self, ws, code, reason):
+            closed.append(ws)
+
+    with serving(Handler()) as server:
+        with WebSocket(server.port):
+            pass
+        until(lambda: closed, "the first to be gone")
+        with WebSocket(server.port) as ws:
+            assert ws.closing() == 1011
+    assert "c1m.handlers.Closed" in caplog.text
+
+
 @pytest.mark.parametrize(
     "error", [SystemExit(3), KeyboardInterrupt()], ids=["SystemExit", "KeyboardInterrupt"]
 )
