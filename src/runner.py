@@ -58,7 +58,7 @@ class Runner:
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, site: Site, handlers: list[tuple[str, Handler]], grace: float
+        self, loop: asyncio.AbstractEventLoop, site: Site, handlers: list[Handler], grace: float
     ) -> None:
         self._loop = loop
         self._site = site
@@ -67,7 +67,7 @@ class Runner:
         self._timer: asyncio.Handle | None = None
         self._due = 0.0
         self._queues: dict[WebSocket, _Queue] = {}
-        for _, handler in handlers:
+        for handler in handlers:
             handler.spawn = self._spawn
             handler.waiter = self._loop.create_future
 

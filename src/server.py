@@ -224,7 +224,7 @@ class Server:
         self._log_json = access_log_format == "json"
         self._log: LogWriter | None = None
         self._routes: dict[str, dict[str, Any]] = {}
-        self._handlers: list[tuple[str, Handler]] = []  # those with coroutine functions
+        self._handlers: list[Handler] = []
         self._runner: Runner | None = None
         self._site: Site | None = None
         self._thread: threading.Thread | None = None
@@ -380,9 +380,10 @@ class Server:
         self._handlers = []
         for path, options in self._routes.items():
             methods = options["handler"]
-            handler = None if methods is None else Handler(**methods)
-            if handler is not None and methods is not None and any(map(inspect.iscoroutinefunction, methods.values())):
-                self._handlers.append((path, handler))
+            handler = None
+            if methods is not None:
+                handler = Handler(**methods, queued=_has_coroutines(methods))
+                self._handlers.append(handler)
             site.route(path.encode(), handler, **{name: value for name, value in options.items() if name != "handler"})
         with contextlib.ExitStack() as undo:
             listeners, ports = [], []
@@ -477,7 +478,7 @@ class Server:
             raise RuntimeError("this server is running already")
         if not coroutines:
             for path, options in self._routes.items():
-                if any(map(inspect.iscoroutinefunction, (options["handler"] or {}).values())):
+                if _has_coroutines(options["handler"] or {}):
                     raise RuntimeError(f"the handler of {path!r} has coroutine functions: use `async with server`")
         if not self._listening:
             self.listen()
@@ -684,9 +685,16 @@ def _handler(handler: Any) -> dict[str, Any]:
         if not callable(handler):
             raise TypeError(f"handler: {handler!r} is no function and has none of the methods {', '.join(_EVENTS)}")
         methods = {"on_message": handler if inspect.isroutine(handler) else handler.__call__}
+    for name, method in methods.items():
+        if inspect.isasyncgenfunction(method):
+            raise TypeError(f"handler: {name} can't be an asynchronous generator function")
     if inspect.iscoroutinefunction(methods.get("on_upgrade")):
         raise TypeError("handler: on_upgrade can't be a coroutine function")
     return methods
+
+
+def _has_coroutines(methods: dict[str, Any]) -> bool:
+    return any(map(inspect.iscoroutinefunction, methods.values()))
 
 
 def _with_charset(kind: str) -> str:

@@ -154,8 +154,9 @@ cdef class Request:
 
 cdef class Handler:
     cdef object on_upgrade, on_open, on_message, on_drain, on_close
-    cdef public object spawn     # (ws, function, arguments): runs coroutine functions; None where there are none
-    cdef public object waiter    # makes a future for send() to return; None where nothing is awaited
+    cdef bint queued             # some of them are coroutine functions
+    cdef public object spawn     # (ws, function, arguments): calls what may be a coroutine function; None outside asyncio
+    cdef public object waiter    # makes a future for send() to return; likewise
 
 
 cdef class WebSocket:
@@ -173,6 +174,7 @@ cdef class WebSocket:
     cdef object reason           # of the peer's Close
     cdef uint16_t code           # likewise, or 1006
     cdef uint8_t holds           # who wants no input: bit 0 the handler, bit 1 the queue of its coroutines
+    cdef uint8_t queued          # whether the handler is called by its spawn
     cdef bint clean              # the peer closed, and first: what came before is the handler's still
     cdef list waiters            # futures that sends have returned and that wait for the backlog to go, or None
     cdef Conn *conn(self) except NULL

@@ -65,8 +65,7 @@ class Handler:
         on_message: Callable[[WebSocket, str | bytes], Any] | None = None,
         on_drain: Callable[[WebSocket], Any] | None = None,
         on_close: Callable[[WebSocket, int, str], Any] | None = None,
-        spawn: Callable[[WebSocket, Callable[..., Any] | None, tuple[Any, ...]], None] | None = None,
-        waiter: Callable[[], asyncio.Future[None]] | None = None,
+        queued: bool = False,
     ) -> None: ...
 
 class Site(Loop):

@@ -15,6 +15,7 @@ head_begin, which counts it, and head_end.
 
 import logging
 import os
+from inspect import isawaitable, iscoroutine
 
 from c1m.handlers import Closed, Reject
 
@@ -1337,6 +1338,7 @@ cdef void *websocket_new(App *a, Conn *c, Route *route, Slice *protocol) except?
     ws.route = route
     ws.handle = handle_of(a.r, c)
     ws.code = WS_ABNORMAL
+    ws.queued = ws.handler.queued
     Py_INCREF(ws)
     return <void *>ws
 
@@ -1372,10 +1374,10 @@ cdef void py_message(App *a, Conn *c, uint8_t opcode, const uint8_t *bytes, size
                 message = PyUnicode_DecodeUTF8(<const char *>bytes, n, NULL)
             else:
                 message = PyBytes_FromStringAndSize(<const char *>bytes, n)
-            if ws.handler.spawn is None:
-                ws.handler.on_message(ws, message)
-            else:
+            if ws.queued:
                 ws.handler.spawn(ws, ws.handler.on_message, (message,))
+            else:
+                py_returned(ws, ws.handler.on_message(ws, message))
         except BaseException as error:
             py_failed(a, c, ws, error)
 
@@ -1435,12 +1437,12 @@ cdef void py_closed(App *a, Conn *c) noexcept nogil:
         codec_free(ws.codec)
         ws.message, ws.codec = NULL, NULL
         waiters_wake(ws)
-        if ws.open and (ws.handler.on_close is not None or ws.handler.spawn is not None):
+        if ws.open and (ws.handler.on_close is not None or ws.queued):
             try:
-                if ws.handler.spawn is None:
-                    ws.handler.on_close(ws, <int>ws.code, ws.reason or "")
-                else:
+                if ws.queued:
                     ws.handler.spawn(ws, ws.handler.on_close, (<int>ws.code, ws.reason or ""))
+                else:
+                    py_returned(ws, ws.handler.on_close(ws, <int>ws.code, ws.reason or ""))
             except Closed:
                 pass             # as in py_failed
             except BaseException as error:
@@ -1451,12 +1453,28 @@ cdef void py_closed(App *a, Conn *c) noexcept nogil:
 cdef py_call(App *a, Conn *c, WebSocket ws, function, tuple arguments):
     """Calls a handler's method."""
     try:
-        if ws.handler.spawn is None:
-            function(ws, *arguments)
-        else:
+        if ws.queued:
             ws.handler.spawn(ws, function, arguments)
+        else:
+            py_returned(ws, function(ws, *arguments))
     except BaseException as error:
         py_failed(a, c, ws, error)
+
+
+cdef inline py_returned(WebSocket ws, result):
+    """A plain method returned something. An awaitable makes it, and all that follow, calls of coroutine functions."""
+    if result is None or result is SENT or not isawaitable(result):
+        return
+    if ws.handler.spawn is None:
+        if iscoroutine(result):
+            result.close()
+        raise TypeError(f"a handler returned {result!r}, which is awaited under `async with server` only")
+    ws.queued = True
+    ws.handler.spawn(ws, _returned, (result,))
+
+
+def _returned(ws, result):
+    return result
 
 
 cdef py_failed(App *a, Conn *c, WebSocket ws, error):
@@ -1853,9 +1871,9 @@ cdef inline void outbox_write(Reactor *r, Conn *c, uint8_t opcode, const void *b
 
 cdef class Handler:
 
-    def __init__(self, *, on_upgrade=None, on_open=None, on_message=None, on_drain=None, on_close=None, spawn=None, waiter=None):
+    def __init__(self, *, on_upgrade=None, on_open=None, on_message=None, on_drain=None, on_close=None, bint queued=False):
         self.on_upgrade, self.on_open, self.on_message, self.on_drain, self.on_close = on_upgrade, on_open, on_message, on_drain, on_close
-        self.spawn, self.waiter = spawn, waiter
+        self.queued = queued
 
 
 # ---- the site as Python sees it ----

@@ -3,6 +3,7 @@
 import asyncio
 import collections
 import contextlib
+import functools
 import logging
 import socket
 import sys
@@ -59,6 +60,11 @@ def aside(function, *arguments):
 
 async def opened(server, **settings):
     return await aside(lambda: WebSocket(server.ports[0], **settings))
+
+
+def plain(coroutine_function):
+    """What a decorator that knows nothing of coroutines makes of it."""
+    return lambda *arguments: coroutine_function(*arguments)
 
 
 def logged(caplog):
@@ -143,16 +149,23 @@ def test_a_connections_calls_run_one_after_another_and_those_of_many_at_once(run
     run(main())
 
 
-def test_send_resolves_once_the_client_has_read(run):
-    sent, count = [], 200
+@pytest.mark.parametrize("kind", ["coroutine function", "its coroutine", "its task", "partial"])
+def test_send_resolves_once_the_client_has_read(run, kind):
+    sent, tasks, count = [], [], 200
 
-    async def on_message(ws, message):
+    async def coroutine(ws, message):
         for i in range(count):
             await ws.send(i.to_bytes(4, "big") * (SIZE // 4))
             assert ws.buffered <= 4 * SIZE
             sent.append(i)
 
     async def main():
+        on_message = {
+            "coroutine function": coroutine,
+            "its coroutine": lambda ws, message: coroutine(ws, message),
+            "its task": lambda ws, message: tasks.append(asyncio.ensure_future(coroutine(ws, message))),
+            "partial": functools.partial(coroutine),
+        }[kind]
         server = made(on_message, max_backlog=8 * SIZE)
         async with server:
             with await opened(server, receive_buffer=4096) as ws:
@@ -243,19 +256,23 @@ def test_what_a_handler_awaits_is_cancelled_at_the_end(run, how):
     run(main())
 
 
-def test_what_came_before_the_clients_close_is_handled(run):
+@pytest.mark.parametrize("decorate", [lambda function: function, plain])
+def test_what_came_before_the_clients_close_is_handled(run, decorate):
     events, gate = [], asyncio.Event()
 
     class Handler:
+        @decorate
         async def on_open(self, ws):
             events.append("open")
 
+        @decorate
         async def on_message(self, ws, message):
             await gate.wait()
             events.append(message)
             with pytest.raises(c1m.Closed):
                 await ws.send(message)
 
+        @decorate
         async def on_close(self, ws, code, reason):
             events.append((code, reason))
 
@@ -347,10 +364,12 @@ def test_a_connection_that_comes_and_goes_at_once_leaves_nothing_behind(run):
     run(main())
 
 
-def test_input_is_paused_while_many_calls_wait(run):
+@pytest.mark.parametrize("decorate", [lambda function: function, plain])
+def test_input_is_paused_while_many_calls_wait(run, decorate):
     gate, got = asyncio.Event(), []
 
     class Handler:
+        @decorate
         async def on_message(self, ws, message):
             await gate.wait()
             got.append(message)

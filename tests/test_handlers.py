@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import threading
+import warnings
 import zlib
 from pathlib import Path
 
@@ -552,6 +553,30 @@ def test_what_ends_a_program_ends_run(caplog, method, error):
 
 
 @pytest.mark.parametrize("method", ["on_open", "on_message", "on_close"])
+def test_what_would_have_to_be_awaited_is_an_error_outside_asyncio(caplog, method):
+    async def coroutine():
+        pass
+
+    methods = {method: lambda *_: coroutine()}
+    with (
+        warnings.catch_warnings(record=True, action="always") as warned,  # of one that is never awaited
+        serving(type("Lazy", (), methods)()) as server,
+    ):
+        with WebSocket(server.port) as ws:
+            ws.send(frame(TEXT, b"x") + close(1000))
+            assert ws.closing() == (1000 if method == "on_close" else 1011)
+        until(lambda: server.stats()["websockets"] == 0, "it to be gone")
+    assert not warned
+    assert "TypeError: a handler returned <coroutine object" in caplog.text
+    assert "awaited under `async with server` only" in caplog.text
+
+
+def test_what_send_returns_may_be_returned():
+    with serving(lambda ws, message: ws.send(message)) as server, WebSocket(server.port) as ws:
+        assert ws.echo(b"x", TEXT) == (TEXT, b"x")
+
+
+@pytest.mark.parametrize("method", ["on_open", "on_message", "on_close"])
 def test_closed_raised_by_a_connection_that_closes_is_a_quiet_end(caplog, method):
     def send(self, ws, *arguments):
         ws.close(4000)
@@ -559,11 +584,10 @@ def test_closed_raised_by_a_connection_that_closes_is_a_quiet_end(caplog, method
 
     with serving(type("Late", (), {method: send})()) as server, WebSocket(server.port) as ws:
         ws.send(frame(TEXT))
-        if method == "on_close":
-            ws.send(close(4000))
-        assert ws.closing() == 4000
+        if method != "on_close":
+            assert ws.closing() == 4000
         ws.send(close(4000))
-        assert ws.rest() == b""
+        ws.drained()
         until(lambda: server.stats()["websockets"] == 0, "it to be gone")
     assert not caplog.records
 
@@ -1265,6 +1289,10 @@ def twice():
     decorate(echo)
 
 
+async def generates(ws, message):
+    yield message
+
+
 class AsyncUpgrade:
     async def on_upgrade(self, request):
         pass
@@ -1285,6 +1313,7 @@ class AsyncUpgrade:
         (add(handler=Misspelt()), TypeError, "handler: on_mesage is no event; on_message is"),
         (twice, ValueError, "path: '/ws' has a handler already"),
         (add(handler=AsyncUpgrade()), TypeError, "handler: on_upgrade can't be a coroutine function"),
+        (add(handler=generates), TypeError, "handler: on_message can't be an asynchronous generator "),
         (add(max_message=0), ValueError, "max_message: 0 is not between 1 and 2147483647"),
         (add(max_message=1 << 31), ValueError, "max_message: 2147483648 is not between"),
         (add(max_message="1"), TypeError, "max_message: '1' is not an int"),
