@@ -169,12 +169,19 @@ class Server:
 
     Raises ValueError or TypeError for an argument that can't be right, OSError for a root that is no directory.
 
-    Use it in one of two ways::
+    Use it in one of three ways::
 
         server.run()                     # serves until SIGINT or SIGTERM
 
         with server:                     # serves on a thread of its own beside the caller
             print(server.ports)
+
+        async with server:               # serves inside the running asyncio loop
+            await asyncio.Event().wait()
+
+    Under ``async with`` signals are the caller's to handle: asyncio.run() makes SIGINT cancel the main task, and
+    SIGTERM ends the process. At its end coroutines have what is left of shutdown_timeout, or a second; then they are
+    cancelled, and after another second given up.
     """
 
     def __init__(
@@ -260,9 +267,14 @@ class Server:
 
         on_upgrade returns None to accept, a subprotocol that the client offers, or `Reject`. on_drain is called when
         output that had piled up has left. code is the peer's close code, 1005 if it named none, ours if we ended it,
-        1006 if the connection broke. A handler that raises is logged, and its connection closes with 1011. All but
-        on_upgrade may be coroutine functions under ``async with server``: then each connection's calls run one after
-        another.
+        1006 if the connection broke. A handler that raises is logged, and its connection closes with 1011; `Closed`,
+        once that connection is closing, ends it quietly.
+
+        Under ``async with server`` all but on_upgrade may be coroutine functions, or return what can be awaited. Each
+        connection's calls then run one after another. While 16 wait, the client is not read from: with the one that
+        runs, up to 17 times max_message are held for it. What came before the client's Close is still handled, for up
+        to shutdown_timeout seconds. When the connection breaks or the server stops, the call that runs is cancelled
+        and those that wait are dropped, as they are when the handler closes. on_close comes last.
 
         path: the URL path, ``"/echo"``.
         max_message: the longest message taken, in bytes, at most 2**31 - 1; a longer one ends the connection with
