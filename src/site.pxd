@@ -176,7 +176,7 @@ cdef class WebSocket:
     cdef uint8_t holds           # who wants no input: bit 0 the handler, bit 1 the queue of its coroutines
     cdef uint8_t queued          # whether the handler is called by its spawn
     cdef bint clean              # the peer closed, and first: what came before is the handler's still
-    cdef list waiters            # futures that sends have returned and that wait for the backlog to go, or None
+    cdef object waiters          # futures that sends have returned and someone awaits: a WeakSet, or None
     cdef Conn *conn(self) except NULL
     cdef ask(self, CommandKind kind, Block *topic, Block *frame)
     cdef subscription(self, CommandKind kind, topic)

@@ -16,6 +16,7 @@ head_begin, which counts it, and head_end.
 import logging
 import os
 from inspect import isawaitable, iscoroutine
+from weakref import WeakSet
 
 from c1m.handlers import Closed, Reject
 
@@ -1508,7 +1509,7 @@ cdef py_log(int level, message, error=None):
 
 cdef waiters_wake(WebSocket ws):
     waiters, ws.waiters = ws.waiters, None
-    for waiter in waiters or ():
+    for waiter in list(waiters or ()):
         if not waiter.done():
             waiter.set_result(None)
 
@@ -1689,8 +1690,8 @@ cdef class WebSocket:
             return SENT
         waiter = self.handler.waiter()
         if self.waiters is None:
-            self.waiters = []
-        self.waiters.append(waiter)
+            self.waiters = WeakSet()
+        self.waiters.add(waiter)
         c.flags |= WANTS_DRAIN
         return waiter
 

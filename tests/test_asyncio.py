@@ -4,11 +4,13 @@ import asyncio
 import collections
 import contextlib
 import functools
+import gc
 import logging
 import socket
 import sys
 import threading
 import time
+import weakref
 
 import pytest
 import websockets.asyncio.client
@@ -184,6 +186,32 @@ def test_send_resolves_once_the_client_has_read(run, kind):
                     assert await aside(ws.message) == (BINARY, i.to_bytes(4, "big") * (SIZE // 4))
                 await until(lambda: len(sent) == count, "the last of it")
                 assert server.stats()["routes"]["/ws"] == {"dropped": 0, "closed_slow": 0}
+
+    run(main())
+
+
+def test_send_resolves_once_half_of_the_backlog_has_left_and_keeps_nothing_that_nobody_awaits(run):
+    opened_ws = []
+
+    class Handler:
+        async def on_open(self, ws):
+            opened_ws.append(ws)
+
+    async def main():
+        server = made(Handler(), max_backlog=64 << 20)
+        async with server:
+            with await opened(server, receive_buffer=4096) as client:
+                await until(lambda: opened_ws, "it to open")
+                [ws] = opened_ws
+                waits = ws.send(bytes(60 << 20))
+                kept = [weakref.ref(ws.send("x")) for _ in range(100)]
+                gc.collect()
+                assert not any(each() for each in kept)
+                assert not waits.done()
+                while not waits.done():
+                    await aside(client.take, 1 << 20)
+                assert 20 << 20 < ws.buffered <= 32 << 20
+                client.reset()
 
     run(main())
 
