@@ -2,6 +2,7 @@
  *
  *   floor PORT http BYTES    the same response, with a body of BYTES, for each request
  *   floor PORT ws            an echo of WebSocket messages
+ *   floor PORT fan           what any client sends goes to all
  *
  * One thread, one epoll set; one recv and one send for each socket that is readable. Nothing is checked, no file is
  * opened, no header is read: only what the answer can't do without. It is a measuring stick and no server: it trusts
@@ -34,6 +35,7 @@ struct stream {                 /* where a WebSocket client is within a frame */
 static struct stream streams[FDS_MOST];
 static uint8_t inbox[HEAD_MOST + ROOM], outbox[ROOM + HEAD_MOST];
 static size_t response_n, responses;    /* HTTP: the outbox holds so many, end to end */
+static int fan, top;                    /* whether all get everything; no fd above top was ever open */
 
 static const char ACCEPTED[] =          /* for the key that wsload sends */
     "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -125,7 +127,9 @@ static void ws_answer(int fd, struct stream *s, const uint8_t *in, size_t n)
         in += took;
         n -= took;
     }
-    send_all(fd, outbox, to - outbox);
+    for (int each = fan ? 0 : fd; each <= (fan ? top : fd); each++)
+        if (streams[each].open)
+            send_all(each, outbox, to - outbox);
 }
 
 static void http_prepare(size_t body)
@@ -158,8 +162,9 @@ static int listen_on(int port)
 int main(int argc, char **argv)
 {
     int http = argc == 4 && !strcmp(argv[2], "http");
-    if (!http && !(argc == 3 && !strcmp(argv[2], "ws"))) {
-        fprintf(stderr, "usage: floor PORT http BYTES | ws\n");
+    fan = argc == 3 && !strcmp(argv[2], "fan");
+    if (!http && !fan && !(argc == 3 && !strcmp(argv[2], "ws"))) {
+        fprintf(stderr, "usage: floor PORT http BYTES | ws | fan\n");
         return 2;
     }
     if (http && strtoul(argv[3], NULL, 10) > ROOM - 512) {
@@ -182,6 +187,7 @@ int main(int argc, char **argv)
             if (fd == listener) {
                 while ((fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK)) >= 0) {
                     memset(&streams[fd], 0, sizeof streams[fd]);
+                    top = fd > top ? fd : top;
                     event = (struct epoll_event){.events = EPOLLIN | EPOLLRDHUP, .data.fd = fd};
                     epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event);
                 }
@@ -189,7 +195,7 @@ int main(int argc, char **argv)
             }
             ssize_t got = recv(fd, inbox + HEAD_MOST, ROOM, 0);
             if (got <= 0)
-                close(fd);
+                streams[fd].open = 0, close(fd);
             else if (http)
                 http_answer(fd, inbox + HEAD_MOST, got);
             else

@@ -1,5 +1,7 @@
 """WebSocket echo: wsload on c1m and on the floor, every byte that comes back checked.
 
+c1m echoes by itself, by a handler in Python, and both inside an asyncio loop, there also by a coroutine function.
+
 loads:
   small       50 connections, a message of 20 bytes, the next when its echo is back
   pipelined   the same with 16 messages under way on each connection
@@ -12,9 +14,31 @@ loads:
 from __future__ import annotations
 
 import json
+import sys
 
 import harness
 from harness import Result, Row, Server
+
+SERVE = """if True:
+    import asyncio, sys, c1m
+
+    def handler(ws, message):
+        ws.send(message)
+
+    async def coroutine(ws, message):
+        await ws.send(message)
+
+    async def serve():
+        async with server:
+            await asyncio.Event().wait()
+
+    how = sys.argv[2]
+    function = {"handler": handler, "coroutine": coroutine}.get(how.split()[-1])
+    server = c1m.Server(ports=int(sys.argv[1]))
+    server.websocket("/", function, max_message=1 << 30, idle_timeout=86400)
+    asyncio.run(serve()) if how.startswith("asyncio") else server.run()
+"""
+WAYS = ["built-in", "handler", "asyncio built-in", "asyncio handler", "asyncio coroutine"]
 
 LOADS = {
     "small": ["-c50", "-s20"],
@@ -24,6 +48,10 @@ LOADS = {
     "1m": ["-c10", "-s1048576"],
     "many": ["-c5000", "-s20"],
 }
+
+
+def echo(how: str) -> Server:
+    return Server(f"c1m {how}", lambda port: [sys.executable, "-P", "-c", SERVE, str(port), how])
 
 
 def main() -> None:
@@ -36,7 +64,8 @@ def main() -> None:
                 found = json.loads(harness.load(command))
                 return Result(found["messages"], found["rate"], found["p99_us"], found["errors"])
 
-            return harness.compare([harness.floor(place, "ws"), harness.c1m(place)], wsload, args.rounds)
+            servers = [harness.floor(place, "ws"), *map(echo, WAYS)]
+            return harness.compare(servers, wsload, args.rounds)
 
         harness.report(args, measure)
 
