@@ -14,5 +14,5 @@ cdef struct Log:
 
 cdef Log *log_new(bint as_json) noexcept nogil
 cdef void log_free(Log *log) noexcept nogil
-cdef void log_request(Log *log, int fd, const Request *r, int status, int64_t length, int64_t unix_s) noexcept nogil
+cdef void log_request(Log *log, const char *peer, const Request *r, int status, int64_t length, int64_t unix_s) noexcept nogil
 cdef bytes log_take(Log *log)

@@ -13,7 +13,7 @@ from libc.string cimport memcpy, strlen
 from c1m.buf cimport Slice, put, put_number, put_text, same_letters
 from c1m.http cimport DATE_SIZE, Request, http_date
 from c1m.linux cimport (
-    MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap, peer_address,
+    MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap,
     pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock,
 )
 
@@ -44,12 +44,10 @@ cdef void log_free(Log *log) noexcept nogil:
         free(log)
 
 
-cdef void log_request(Log *log, int fd, const Request *r, int status, int64_t length, int64_t unix_s) noexcept nogil:
+cdef void log_request(Log *log, const char *peer, const Request *r, int status, int64_t length, int64_t unix_s) noexcept nogil:
     """Adds a line. length: bytes of the body as announced, 0 for none."""
     cdef uint8_t[LINE_MOST] line
-    cdef char[64] peer
     cdef uint8_t *end
-    peer_address(fd, peer)
     end = put_json(line, peer, r, status, length, unix_s) if log.as_json else put_combined(line, peer, r, status, length, unix_s)
     pthread_mutex_lock(&log.lock)
     if log.n + (end - line) <= BUFFER:

@@ -12,7 +12,6 @@ cdef extern from *:
     #include <linux/sockios.h>
     #include <malloc.h>
     #include <netinet/in.h>
-    #include <string.h>
     #include <netinet/tcp.h>
     #include <pthread.h>
     #include <signal.h>
@@ -29,16 +28,6 @@ cdef extern from *:
     #include <sys/uio.h>
     #include <time.h>
     #include <unistd.h>
-
-    /* Writes the numeric address of a socket's peer, "-" if it has none, to 64 bytes (getpeername(2), inet_ntop(3)). */
-    static inline void c1m_peer(int fd, char *to) {
-        union { struct sockaddr any; struct sockaddr_in four; struct sockaddr_in6 six; struct sockaddr_storage room; } a;
-        socklen_t n = sizeof a;
-        strcpy(to, "-");
-        if (getpeername(fd, &a.any, &n)) return;
-        if (a.any.sa_family == AF_INET) inet_ntop(AF_INET, &a.four.sin_addr, to, 64);
-        if (a.any.sa_family == AF_INET6) inet_ntop(AF_INET6, &a.six.sin6_addr, to, 64);
-    }
 
     /* sendfile(2) has no MSG_NOSIGNAL: where a lost connection would end the process, it is not to. Python starts so. */
     static inline void c1m_ignore_sigpipe(void) {
@@ -81,7 +70,9 @@ cdef extern from *:
         iovec *msg_iov
         size_t msg_iovlen
     int SOCK_NONBLOCK, SOCK_CLOEXEC, MSG_NOSIGNAL, MSG_MORE, SHUT_WR
-    int accept4(int fd, void *address, void *length, int flags) noexcept nogil
+    struct sockaddr:
+        unsigned short sa_family
+    int accept4(int fd, sockaddr *address, unsigned int *length, int flags) noexcept nogil
     ssize_t recv(int fd, void *bytes, size_t n, int flags) noexcept nogil
     ssize_t send(int fd, const void *bytes, size_t n, int flags) noexcept nogil
     ssize_t sendmsg(int fd, const msghdr *message, int flags) noexcept nogil
@@ -90,7 +81,20 @@ cdef extern from *:
     unsigned long FIONREAD       # tcp(7), unix(7): bytes that wait to be received
     unsigned long SIOCOUTQ       # tcp(7), unix(7): bytes sent and not yet acknowledged, or not yet read
     int ioctl(int fd, unsigned long request, ...) noexcept nogil
-    void peer_address "c1m_peer"(int fd, char *to) noexcept nogil
+
+    # ip(7), ipv6(7), inet_ntop(3)
+    struct in_addr:
+        pass
+    struct in6_addr:
+        pass
+    struct sockaddr_in:
+        in_addr sin_addr
+    struct sockaddr_in6:
+        in6_addr sin6_addr
+    struct sockaddr_storage:
+        unsigned short ss_family
+    int AF_INET, AF_INET6
+    const char *inet_ntop(int family, const void *address, char *to, unsigned int n) noexcept nogil
 
     # pthread_self(3), pthread_mutex_lock(3)
     unsigned long pthread_self() noexcept nogil

@@ -60,6 +60,10 @@ cdef struct Conn:                # 64 bytes, one cache line; its index in the ta
     Queue *output                # NULL while idle
     void *cold                   # the application's: all that an idle visitor does not need
 
+cdef struct Peer:                # who a visitor is: once it has reset the connection the kernel can't be asked any more
+    uint8_t family               # AF_INET or AF_INET6; of any other there is no address
+    uint8_t[16] address
+
 cdef struct Timer:               # visitors whose deadline lies the same duration ahead, soonest first
     uint32_t ticks
     int32_t first, last          # fds, -1 for none
@@ -90,6 +94,7 @@ cdef enum:
     OUTBOX = 256 << 10
     BACKLOG_MOST = 256 << 10     # backlog above which a visitor is read no further
     PIECE_COST = 96              # bytes of memory that a piece takes beside those it sends
+    PEER_MOST = 46               # an address as text, with its final zero (INET6_ADDRSTRLEN)
 
 cdef struct Reactor:
     int epoll
@@ -97,6 +102,7 @@ cdef struct Reactor:
     int top                      # no entry above this one was ever used
     int listeners_top            # nor for a listener above this one
     Conn *table
+    Peer *peers                  # by fd, too; NULL while nobody wants to know
     epoll_event *events
     uint8_t *inbox               # what the visitor at hand has sent
     uint8_t *outbox              # what is to be sent to it when its visit ends
@@ -145,6 +151,7 @@ cdef void conn_post(Reactor *r, Conn *c, Block *block, int64_t at, size_t n, uin
 cdef void conn_push(Reactor *r, Conn *c) noexcept nogil
 cdef size_t conn_drop(Reactor *r, Conn *c, uint32_t tag, size_t down_to) noexcept nogil
 cdef void conn_hold(Reactor *r, Conn *c, bint held) noexcept nogil
+cdef void conn_peer(const Reactor *r, const Conn *c, char *to) noexcept nogil
 cdef Conn *conn_of(const Reactor *r, uint64_t handle) noexcept nogil
 cdef uint64_t handle_of(const Reactor *r, const Conn *c) noexcept nogil
 cdef bint reactor_is_here(const Reactor *r) noexcept nogil
@@ -183,3 +190,4 @@ cdef class Loop:
     cdef Reactor r
     cdef bint running
     cdef watch(self, int fd, uint8_t kind)
+    cdef keep_peers(self)

@@ -30,12 +30,12 @@ from libc.string cimport memcpy, memset
 
 from c1m.buf cimport block_copy, block_drop, block_hold
 from c1m.linux cimport (
-    CLOCK_MONOTONIC_COARSE, CLOCK_REALTIME_COARSE, EAGAIN, ECONNABORTED, EFD_CLOEXEC, EFD_NONBLOCK, EINTR, EMFILE, ENFILE,
+    AF_INET, AF_INET6, CLOCK_MONOTONIC_COARSE, CLOCK_REALTIME_COARSE, EAGAIN, ECONNABORTED, EFD_CLOEXEC, EFD_NONBLOCK, EINTR, EMFILE, ENFILE,
     ENOBUFS, ENOMEM, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT,
     EPOLLRDHUP, MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, MSG_MORE, MSG_NOSIGNAL, PROT_READ, PROT_WRITE,
     RLIMIT_NOFILE, SHUT_WR, SIOCOUTQ, SOCK_CLOEXEC, SOCK_NONBLOCK, accept4, c_read, c_write, clock_gettime, close, epoll_create1,
-    epoll_ctl, epoll_event, epoll_wait, errno, eventfd, getrlimit, ignore_sigpipe, ioctl, iovec, keep_freed, mmap, msghdr, munmap, pthread_self, recv, rlimit_t, send,
-    sendfile, sendmsg, setrlimit, shutdown, timespec, FIONREAD,
+    epoll_ctl, epoll_event, epoll_wait, errno, eventfd, getrlimit, ignore_sigpipe, inet_ntop, ioctl, iovec, keep_freed, mmap, msghdr, munmap, pthread_self, recv, rlimit_t, send,
+    sendfile, sendmsg, setrlimit, shutdown, sockaddr, sockaddr_in, sockaddr_in6, sockaddr_storage, timespec, FIONREAD,
 )
 
 cdef extern from *:
@@ -99,6 +99,15 @@ cdef void conn_open(Reactor *r, int fd) noexcept nogil:
     r.on.opened(r.app, &r.table[fd])
 
 
+cdef void conn_peer(const Reactor *r, const Conn *c, char *to) noexcept nogil:
+    """Writes its numeric address, "-" where there is or was kept none, to PEER_MOST bytes."""
+    cdef const Peer *peer
+    to[0], to[1] = c'-', 0
+    if r.peers != NULL:
+        peer = &r.peers[fd_of(r, c)]
+        inet_ntop(peer.family, peer.address, to, PEER_MOST)     # writes nothing for a Unix-domain socket
+
+
 cdef void conn_close(Reactor *r, Conn *c) noexcept nogil:
     """Nothing more goes in or out; on.closed follows at the end of the turn."""
     if not c.flags & CLOSED:
@@ -136,12 +145,29 @@ cdef void reap(Reactor *r) noexcept nogil:
 
 # ---- listeners ----
 
+cdef inline int visitor_accept(Reactor *r, int listener) noexcept nogil:
+    """A new visitor's fd, its address noted if anyone wants to know; or -1 and errno."""
+    cdef sockaddr_storage address
+    cdef unsigned int n = sizeof(address)
+    cdef int fd
+    if r.peers == NULL:
+        return accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
+    fd = accept4(listener, <sockaddr *>&address, &n, SOCK_NONBLOCK | SOCK_CLOEXEC)
+    if 0 <= fd < r.size:
+        r.peers[fd].family = <uint8_t>address.ss_family
+        if address.ss_family == AF_INET:
+            memcpy(r.peers[fd].address, &(<sockaddr_in *>&address).sin_addr, 4)
+        elif address.ss_family == AF_INET6:
+            memcpy(r.peers[fd].address, &(<sockaddr_in6 *>&address).sin6_addr, 16)
+    return fd
+
+
 cdef void listener_ready(Reactor *r, int listener) noexcept nogil:
     cdef int i, fd
     if r.full:
         return                   # found out earlier in this batch
     for i in range(ACCEPTS):
-        fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
+        fd = visitor_accept(r, listener)
         if fd >= 0:
             conn_open(r, fd)
         elif errno == EMFILE or errno == ENFILE or errno == ENOBUFS or errno == ENOMEM:
@@ -964,6 +990,7 @@ cdef class Loop:
         if r.epoll >= 0:
             close(r.epoll)
         release(r.table, r.size * sizeof(Conn))
+        release(r.peers, r.size * sizeof(Peer))
         release(r.again, r.size * sizeof(uint64_t))
         release(r.again_now, r.size * sizeof(uint64_t))
         release(r.doomed, r.size * sizeof(int32_t))
@@ -971,6 +998,11 @@ cdef class Loop:
         release(r.inbox, INBOX)
         release(r.outbox, OUTBOX)
         release(r.events, EVENTS * sizeof(epoll_event))
+
+    cdef keep_peers(self):
+        """Has conn_peer know who visitors are that come from now on. Raises MemoryError."""
+        if self.r.peers == NULL:
+            self.r.peers = <Peer *>reserved(self.r.size * sizeof(Peer))
 
     def listen(self, int fd):
         """Accepts visitors from a listening, non-blocking socket, whose fd is the reactor's from now on. Raises OSError."""

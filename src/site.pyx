@@ -50,12 +50,12 @@ from c1m.http cimport (
 )
 from c1m.http cimport Request as HttpRequest
 from c1m.linux cimport (
-    EMFILE, ENFILE, ENOMEM, close, fnmatch, peer_address, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock,
+    EMFILE, ENFILE, ENOMEM, close, fnmatch, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock,
     pthread_mutex_unlock, usleep,
 )
 from c1m.reactor cimport (
-    BACKLOG_MOST, CLOSED, ENDING, HELD, NOTE_FULL, OUTBOX, STALLED, UNGATED, WANTS_DRAIN, Conn, Reactor, Upcalls, conn_backlog, conn_choked, conn_close, conn_deadline, conn_drop, conn_ending,
-    conn_finish, conn_hold, conn_of, conn_post, conn_push, conn_room, conn_send, conn_unsent, conn_wrote, handle_of, reactor_alarm, reactor_close_all,
+    BACKLOG_MOST, CLOSED, ENDING, HELD, NOTE_FULL, OUTBOX, PEER_MOST, STALLED, UNGATED, WANTS_DRAIN, Conn, Reactor, Upcalls, conn_backlog, conn_choked, conn_close, conn_deadline, conn_drop, conn_ending,
+    conn_finish, conn_hold, conn_of, conn_peer, conn_post, conn_push, conn_room, conn_send, conn_unsent, conn_wrote, handle_of, reactor_alarm, reactor_close_all,
     reactor_is_here, reactor_wake, timer_for,
 )
 from c1m.topics cimport (
@@ -599,7 +599,9 @@ cdef void answer_failure(App *a, Conn *c, int status) noexcept nogil:
 
 
 cdef void answer_log(App *a, const Conn *c) noexcept nogil:
-    log_request(a.log, <int>(c - a.r.table), &a.request, a.answer.status,
+    cdef char[PEER_MOST] peer
+    conn_peer(a.r, c, peer)
+    log_request(a.log, peer, &a.request, a.answer.status,
                 0 if a.request.method == HEAD or a.answer.status == 304 else a.answer.length, a.r.unix_s)
 
 
@@ -1294,9 +1296,9 @@ cdef class Request:
 cdef Request request_new(App *a, const Conn *c):
     cdef HttpRequest *r = &a.request
     cdef Slice last = r.fields[r.count - 1].value
-    cdef char[64] peer
+    cdef char[PEER_MOST] peer
     cdef Request request = Request.__new__(Request)
-    peer_address(<int>(c - a.r.table), peer)
+    conn_peer(a.r, c, peer)
     request.remote = "" if peer[0] == c'-' else peer.decode()
     request.path = a.path[:http_unescape(r.path, a.path)].decode("utf-8", "replace")
     request.query = "" if r.query.n == 0 else r.query.at[:r.query.n].decode("latin-1")
@@ -1914,6 +1916,7 @@ cdef class Site(Loop):
 
     def log_to_memory(self, bint as_json):
         """Keeps an access log from now on, for log_take() to take away. Raises MemoryError."""
+        self.keep_peers()
         if self.app.log == NULL:
             self.app.log = log_new(as_json)
         if self.app.log == NULL:
@@ -2003,6 +2006,8 @@ cdef class Site(Loop):
             raise ValueError(f"more than {ROUTES_MOST} WebSocket routes, {ORIGINS_MOST} origins or {PROTOCOLS_MOST} subprotocols")
         if not ping or not pong:
             raise ValueError("too many different timeouts")
+        if handler is not None:
+            self.keep_peers()
         route = <Route *>calloc(1, sizeof(Route))
         if route == NULL:
             raise MemoryError

@@ -286,6 +286,18 @@ def test_a_websocket_knows_its_request(tmp_path):
         assert b.silent()
 
 
+def test_a_client_that_resets_at_once_is_known_all_the_same():
+    upgrades = Upgrades(None)
+    server = c1m.Server(ports=[0])
+    server.websocket("/ws", upgrades)
+    server.listen()
+    client = Http(server.ports[0])
+    client.send(handshake())
+    client.reset()               # before anyone has looked at it
+    with server:
+        assert upgrades.requests.get(timeout=PATIENCE).remote == "127.0.0.1"
+
+
 @pytest.mark.parametrize("status", [400, 403, 404, 429, 503, 599])
 def test_reject(status):
     upgrades = Upgrades(c1m.Reject(status, "because \u20ac", {"Retry-After": "7", "X-More": "a, b"}))
