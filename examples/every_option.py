@@ -54,7 +54,8 @@ with tempfile.TemporaryDirectory() as directory:
         cache_bytes=16 << 20,
         # Media types by extension, beside those that every server knows.
         mime_types={"pyx": "text/x-cython"},
-        # A file for a line about each answer; "-" for standard output. SIGUSR1 opens it anew, for logrotate.
+        # A file for a line about each answer; "-" for standard output. For logrotate, SIGUSR1 opens it
+        # anew while run() serves; server.reopen_log() does so at any time.
         access_log=Path(directory, "access.log"),
         # "combined", as Apache and nginx write it, or "json".
         access_log_format="json",

@@ -74,8 +74,11 @@ def serve(root: Path | None, hosts: tuple[str, ...], ports: tuple[range, ...], u
             server.websocket(path, max_message=max_message)
         server.listen()
         # The greeting promises that Ctrl-C stops it: so it must before run() has its own handlers, too.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: server.stop())
+        # So does closing its terminal, unless nohup(1) is to prevent that.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, lambda *_: server.stop())
+        signal.signal(signal.SIGUSR1, lambda *_: server.reopen_log())
         greet(server, root, hosts, unix, websockets)
         server.run()
     except KeyboardInterrupt:

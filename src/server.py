@@ -162,8 +162,8 @@ class Server:
     mime_types: media types by file extension, such as ``{"geojson": "application/geo+json"}``, beside those that
         are known already. Text gets ``charset=utf-8``. Default none.
     access_log: a file to which a line is appended for every answer, or ``"-"`` for standard output. Lines are written
-        four times a second by a thread of their own; while run() serves, SIGUSR1 opens the file anew. Lines that can't
-        be written as fast as they come are dropped and counted. Default None: no log.
+        four times a second by a thread of their own; reopen_log(), or SIGUSR1 while run() serves, opens the file
+        anew. Lines that can't be written as fast as they come are dropped and counted. Default None: no log.
     access_log_format: ``"combined"``, as Apache and nginx have it, or ``"json"``, an object a line; the bytes are those
         of the body as announced. Default ``"combined"``.
 
@@ -422,6 +422,8 @@ class Server:
         and sends WebSockets close code 1001; a second one cuts that short with KeyboardInterrupt. Outside the main
         thread, where Python has no signals, only stop() ends it.
 
+        SIGUSR1 opens the access log's file anew; without a log it does nothing, unless it has a handler.
+
         Raises OSError where a port can't be had, RuntimeError if the server runs already.
         """
         site = self._start()
@@ -435,6 +437,14 @@ class Server:
         """Ends run() as a first signal would. May be called from any thread, and when nothing runs."""
         if self._site is not None:
             self._site.leave(self._grace_ms)
+
+    def reopen_log(self) -> None:
+        """Opens the access log's file anew, for whoever has renamed it, within a quarter of a second. If that fails the
+        old one stays in use. May be called from any thread and from signal handlers, and when there is no log.
+        """
+        log = self._log
+        if log is not None:
+            log.reopen()
 
     def stats(self) -> dict[str, Any]:
         """The counters of the server that runs, or ran last: connections, requests, bytes, cached files and so on.
@@ -509,7 +519,7 @@ class Server:
 
     @contextlib.contextmanager
     def _signals(self, site: Site) -> Iterator[None]:
-        """SIGINT and SIGTERM stop the server, as run() says; whatever was there before is put back."""
+        """SIGINT, SIGTERM and SIGUSR1 do as run() says; whatever was there before is put back."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -530,9 +540,9 @@ class Server:
             site.watch_signals(ours.fileno())
             wakeup = signal.set_wakeup_fd(pythons.fileno(), warn_on_full_buffer=False)
             handlers = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-            if self._log is not None:
-                log = self._log
-                handlers[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, lambda number, frame: log.reopen())
+            # Without a log, too: logrotate sends it to whatever runs, and its default is death.
+            if self._log is not None or signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL:
+                handlers[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, lambda number, frame: self.reopen_log())
             try:
                 yield
             finally:

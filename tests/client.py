@@ -256,7 +256,7 @@ for path, settings in asked["websockets"].items():
 with server:
     print(json.dumps(server.ports), flush=True)
     for line in sys.stdin:
-        print(json.dumps(server.stats()), flush=True)
+        print(json.dumps(getattr(server, line.strip())()), flush=True)
 """
 
 
@@ -295,10 +295,14 @@ class Process:
         assert self.process.returncode == 0, log
         return log
 
-    def stats(self):
-        self.process.stdin.write("\n")
+    def ask(self, method):
+        """Calls a method of the server."""
+        self.process.stdin.write(f"{method}\n")
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
+
+    def stats(self):
+        return self.ask("stats")
 
     def until(self, condition, what):
         """Waits until condition(stats) is true."""

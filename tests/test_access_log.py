@@ -364,6 +364,23 @@ def test_sigusr1_opens_the_file_anew(tmp_path):
     assert [line["request"] for line in combined(tmp_path)] == ["GET /a.txt?last HTTP/1.1"]
 
 
+def test_the_file_is_opened_anew_on_request(tmp_path):
+    log, old = tmp_path / "log", tmp_path / "log.1"
+    with serving(tmp_path) as server:
+        server.reopen_log()      # before there is anything to it
+        get(server.ports[0], "/a.txt?one")
+        until(lambda: "?one" in log.read_text(), "the line")
+        log.rename(old)
+        thread = threading.Thread(target=server.reopen_log)
+        thread.start()
+        thread.join()
+        until(log.exists, "a new file")
+        get(server.ports[0], "/a.txt?two")
+    server.reopen_log()          # and when nothing runs
+    assert ["?one" in old.read_text(), "?two" in old.read_text()] == [True, False]
+    assert [line["request"] for line in combined(tmp_path)] == ["GET /a.txt?two HTTP/1.1"]
+
+
 def test_no_line_is_lost_or_cut_while_the_file_is_rotated(tmp_path):
     log, n = tmp_path / "log", 0
     files = []
@@ -385,14 +402,14 @@ def test_no_line_is_lost_or_cut_while_the_file_is_rotated(tmp_path):
 
 
 def test_a_file_that_cannot_be_opened_anew_is_kept(tmp_path):
-    directory, log = tmp_path / "logs", tmp_path / "logs" / "log"
+    directory = tmp_path / "logs"
     directory.mkdir()
-    with command(tmp_path, "--access-log", str(log)) as (process, port):
-        until(log.exists, "the log")
+    with serving(tmp_path, access_log=directory / "log") as server:
         moved = directory.rename(tmp_path / "moved") / "log"
-        process.send_signal(signal.SIGUSR1)
-        get(port, "/a.txt?one")
-        until(lambda: "?one" in moved.read_text(), "the line in the old file")
+        server.reopen_log()
+        for target in ("?one", "?two"):      # the file is opened between the batches of these
+            get(server.ports[0], f"/a.txt{target}")
+            until(lambda target=target: target in moved.read_text(), "the line in the old file")
 
 
 def test_a_dash_is_standard_output(tmp_path):

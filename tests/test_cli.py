@@ -165,9 +165,25 @@ def test_websocket_routes_beside_files(serving, tmp_path):
             assert ws.closing() == 1009
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_it_well(serving, tmp_path, number):
-    assert interrupted(serving(tmp_path, "--port", 0), number) == ("", "", 0)
+    process = serving(tmp_path, "--port", 0, "--websocket", "/ws")
+    with WebSocket(process.port) as ws:
+        process.send_signal(number)
+        assert ws.closing() == 1001
+    out, errors = process.communicate(timeout=PATIENCE)
+    assert (out, errors, process.returncode) == ("", "", 0)
+
+
+@pytest.mark.parametrize(("ignored", "number"), [(None, signal.SIGUSR1), (signal.SIGHUP, signal.SIGHUP)])
+def test_a_signal_that_does_no_harm(serving, tmp_path, ignored, number):
+    """logrotate sends one whether there is a log or not; nohup(1) has the other ignored."""
+    ignore = ignored and (lambda: signal.signal(ignored, signal.SIG_IGN))
+    process = serving(tmp_path, "--port", 0, preexec_fn=ignore)
+    for _ in range(3):
+        process.send_signal(number)
+        assert get(process.port, "/").status == 404
+    assert interrupted(process) == ("", "", 0)
 
 
 def test_a_second_ctrl_c_does_not_wait(serving, tmp_path):

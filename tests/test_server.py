@@ -466,13 +466,14 @@ import c1m
 server = c1m.Server(sys.argv[1], ports=[0], shutdown_timeout=60)
 server.websocket("/ws")
 server.listen()
-before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
 exec(sys.argv[2])
+numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+before = [signal.getsignal(number) for number in numbers]
 print(server.ports[0], flush=True)
 try:
     server.run()
 finally:
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(number) for number in numbers] == before
     assert signal.set_wakeup_fd(-1) == -1
     assert server.ports == [0]
     print("run has returned", flush=True)
@@ -550,6 +551,26 @@ def test_other_signal_handlers_run_while_serving(running):
             process.send_signal(signal.SIGUSR2)
             assert process.stdout.readline() == "handled\n"
         assert http.get("/a.txt").body == b"a"
+    process.send_signal(signal.SIGINT)
+    assert ended(process) == ("run has returned\n", "", 0)
+
+
+def test_sigusr1_does_no_harm_without_a_log(running):
+    process = running()
+    with Http(process.port) as http:
+        for _ in range(3):
+            assert http.get("/a.txt").body == b"a"
+            process.send_signal(signal.SIGUSR1)
+        assert http.get("/a.txt").body == b"a"
+    process.send_signal(signal.SIGINT)
+    assert ended(process) == ("run has returned\n", "", 0)
+
+
+def test_a_handler_of_sigusr1_is_left_alone_without_a_log(running):
+    process = running("signal.signal(signal.SIGUSR1, lambda *_: print('handled', flush=True))")
+    assert get(process.port, "/a.txt").body == b"a"
+    process.send_signal(signal.SIGUSR1)
+    assert process.stdout.readline() == "handled\n"
     process.send_signal(signal.SIGINT)
     assert ended(process) == ("run has returned\n", "", 0)
 
