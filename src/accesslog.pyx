@@ -6,7 +6,7 @@ log_request never waits for a reader: a line that finds no room is dropped and c
 copy in memory and no longer, by the reactor's thread and by the one that takes the lines away.
 """
 
-from libc.stdint cimport int64_t, uint8_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, strlen
 
@@ -55,6 +55,13 @@ cdef void log_request(Log *log, const char *peer, const Request *r, int status, 
         log.n += end - line
     else:
         log.dropped += 1
+    pthread_mutex_unlock(&log.lock)
+
+
+cdef void log_lost(Log *log, uint64_t lines) noexcept nogil:
+    """Counts lines that were taken away and could not be written."""
+    pthread_mutex_lock(&log.lock)
+    log.dropped += lines
     pthread_mutex_unlock(&log.lock)
 
 

@@ -12,13 +12,17 @@ _EVERY = 0.25
 
 
 class LogWriter:
-    """Writes what `take` returns to a file, or to standard output for ``"-"``, in batches until close().
+    """Writes what `take` returns to a file, or to standard output for ``"-"``, in batches until close(). `lost` is told
+    how many lines could not be written.
 
-    A reader that stalls stalls this thread and nobody else. Raises OSError if the file can't be opened.
+    A reader that stalls stalls this thread and nobody else. Raises OSError if the file can't be opened, which a pipe
+    that nobody reads can't.
     """
 
-    def __init__(self, take: Callable[[], bytes], path: str) -> None:
+    def __init__(self, take: Callable[[], bytes], lost: Callable[[int], None], path: str) -> None:
         self._take = take
+        self._lost = lost
+        self._torn = b""  # the rest of a line that is written in part
         self._path = path
         self._fd = self._open()
         self._wake = threading.Event()
@@ -39,7 +43,10 @@ class LogWriter:
     def _open(self) -> int:
         if self._path == "-":
             return os.dup(1)
-        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        fd = os.open(self._path, flags | os.O_NONBLOCK, 0o644)  # or a pipe would have us wait for its reader
+        os.set_blocking(fd, True)
+        return fd
 
     def _run(self) -> None:
         closing = False
@@ -56,14 +63,26 @@ class LogWriter:
                     continue  # better in the old file than nowhere
                 os.close(self._fd)
                 self._fd = fresh
+                self._give_up()
         os.close(self._fd)
+        self._give_up()
 
     def _write(self, lines: bytes) -> None:
-        rest = memoryview(lines)
-        while rest:
+        lines = self._torn + lines
+        torn, written = self._torn != b"", 0
+        while written < len(lines):
             try:
-                rest = rest[os.write(self._fd, rest[: 1 << 20]) :]
+                written += os.write(self._fd, memoryview(lines)[written : written + (1 << 20)])
+                torn = lines[written - 1] != ord("\n")
             except BlockingIOError:
                 select.select((), (self._fd,), ())
             except OSError:
-                return  # the disk is full or the reader has gone: these lines are lost, the next may not be
+                break  # the disk is full or the reader has gone: these lines are lost, the next may not be
+        end = lines.index(b"\n", written) + 1 if torn else written
+        self._torn = lines[written:end]  # goes before the next, so that the file has whole lines
+        self._lost(lines.count(b"\n", end))
+
+    def _give_up(self) -> None:
+        """Where the rest of a line belongs nothing more will be written."""
+        self._lost(self._torn.count(b"\n"))
+        self._torn = b""

@@ -163,7 +163,8 @@ class Server:
         are known already. Text gets ``charset=utf-8``. Default none.
     access_log: a file to which a line is appended for every answer, or ``"-"`` for standard output. Lines are written
         four times a second by a thread of their own; reopen_log(), or SIGUSR1 while run() serves, opens the file
-        anew. Lines that can't be written as fast as they come are dropped and counted. Default None: no log.
+        anew. Lines that can't be written, or not as fast as they come, are dropped and counted. A pipe needs a reader
+        from the start. Default None: no log.
     access_log_format: ``"combined"``, as Apache and nginx have it, or ``"json"``, an object a line; the bytes are those
         of the body as announced. Default ``"combined"``.
 
@@ -726,9 +727,11 @@ def _with_charset(kind: str) -> str:
 def _log_writer(site: Site, path: str, as_json: bool) -> LogWriter:
     site.log_to_memory(as_json)
     try:
-        return LogWriter(site.log_take, path)
+        return LogWriter(site.log_take, site.log_lost, path)
     except OSError as error:
-        raise OSError(error.errno, "access_log: " + os.strerror(error.errno or 0), path) from None
+        unread = error.errno == errno.ENXIO and stat.S_ISFIFO(os.stat(path).st_mode)
+        problem = "nobody reads this pipe" if unread else os.strerror(error.errno or 0)
+        raise OSError(error.errno, f"access_log: {problem}", path) from None
 
 
 # ---- listening sockets ----

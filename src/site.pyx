@@ -28,7 +28,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memmove, memset
 
-from c1m.accesslog cimport log_free, log_new, log_request, log_take
+from c1m.accesslog cimport log_free, log_lost, log_new, log_request, log_take
 from c1m.buf cimport (
     CLASS, TOKEN, Block, Slice, block_copy, block_drop, block_grown, block_hold, block_new, load_be16, put, put_number, put_text, store_be16,
 )
@@ -1925,6 +1925,11 @@ cdef class Site(Loop):
     def log_take(self):
         """The lines of the access log since the last call, as bytes. Any thread may call it."""
         return b"" if self.app.log == NULL else log_take(self.app.log)
+
+    def log_lost(self, uint64_t lines):
+        """Counts lines that log_take() has given and nobody will see. Any thread may call it."""
+        if self.app.log != NULL:
+            log_lost(self.app.log, lines)
 
     def __dealloc__(self):
         cdef int i, bits

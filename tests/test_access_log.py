@@ -6,13 +6,15 @@ import gc
 import json
 import os
 import re
+import resource
+import select
 import signal
 import subprocess
 import sys
 import threading
 
 import pytest
-from client import PATIENCE, Http, WebSocket, descriptors, get, request, until
+from client import PATIENCE, Http, Process, WebSocket, descriptors, get, request, until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -287,10 +289,56 @@ def test_a_log_that_cannot_be_written_is_an_error_at_once(tmp_path):
             pass
 
 
-def test_a_full_disk_costs_lines_and_nothing_else(tmp_path):
+def test_a_full_disk_costs_lines_which_are_counted_and_nothing_else(tmp_path):
     with serving(tmp_path, access_log="/dev/full") as server:
-        for _ in range(3):
+        for n in range(1, 4):
             assert get(server.ports[0], "/a.txt").status == 200
+            until(lambda n=n: server.stats()["log_lines_dropped"] == n, "the line to be lost")
+        assert get(server.ports[0], "/a.txt").status == 200
+    assert server.stats()["log_lines_dropped"] == 4
+
+
+def limited(process, n):
+    """Lets a process write files of up to so many bytes, None for any: what is beyond fails as on a full disk."""
+    most = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)[1]
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (most if n is None else n, most))
+
+
+def test_a_line_of_which_half_was_written_is_made_whole(tmp_path):
+    log = tmp_path / "log"
+    with Process(tmp_path, access_log=str(log)) as process, Http(process.port) as http:
+        http.get("/first")
+        size = until(lambda: log.stat().st_size, "a line")
+        limited(process, 2 * size + size // 2)
+        http.send(b"".join(request(f"/{i:05}") for i in range(4)))
+        for _ in range(4):
+            http.answer()
+        until(lambda: log.stat().st_size == 2 * size + size // 2, "the disk to be full")
+        process.until(lambda stats: stats["log_lines_dropped"] == 2, "the lines to be counted")
+        limited(process, None)
+        until(lambda: log.stat().st_size == 3 * size, "the rest of the line")
+        http.get("/after")
+        assert process.stats()["log_lines_dropped"] == 2
+        process.end()
+    targets = [line["request"].split()[1] for line in combined(tmp_path)]
+    assert targets == ["/first", "/00000", "/00001", "/after"]
+
+
+def test_a_line_that_stays_torn_is_lost(tmp_path):
+    log, rotated = tmp_path / "log", tmp_path / "log.1"
+    with Process(tmp_path, access_log=str(log)) as process, Http(process.port) as http:
+        limited(process, 10)
+        http.get("/first")
+        until(lambda: log.stat().st_size == 10, "the disk to be full")
+        assert process.stats()["log_lines_dropped"] == 0         # it may still become whole
+        log.rename(rotated)
+        process.ask("reopen_log")
+        process.until(lambda stats: stats["log_lines_dropped"] == 1, "the line to be counted")
+        limited(process, None)
+        http.get("/after")
+        process.end()
+    assert rotated.stat().st_size == 10
+    assert [line["request"].split()[1] for line in combined(tmp_path)] == ["/after"]
 
 
 def test_without_a_log_nothing_is_written(tmp_path):
@@ -484,12 +532,41 @@ def test_a_server_ends_though_its_log_is_stuck(tmp_path, stuck):
         assert get(server.ports[0], "/a.txt").status == 200
 
 
-def test_a_reader_that_has_gone_costs_lines_and_nothing_else(tmp_path):
+def test_a_reader_that_has_gone_costs_lines_which_are_counted_and_nothing_else(tmp_path):
     path = tmp_path / "pipe"
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     with serving(tmp_path, access_log=path) as server:
         get(server.ports[0], "/a.txt")
+        until(lambda: select.select([reader], [], [], 0)[0], "the line")
         os.close(reader)
         for _ in range(3):
             assert get(server.ports[0], "/a.txt").status == 200
+        until(lambda: server.stats()["log_lines_dropped"] == 3, "the lines to be lost")
+        with open(path, "rb") as reader:
+            get(server.ports[0], "/a.txt?again")
+            assert any(b"?again" in line for line in reader)
+    assert server.stats()["log_lines_dropped"] == 3
+
+
+def test_a_pipe_that_nobody_reads_is_an_error_at_once(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with pytest.raises(OSError, match="access_log: nobody reads this pipe: ") as raised:
+        c1m.Server(ports=[0], access_log=path).listen()
+    assert raised.value.filename == str(path)
+
+
+def test_a_pipe_that_nobody_reads_any_more_is_kept_when_the_file_is_opened_anew(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with serving(tmp_path, access_log=path) as server:
+        os.close(reader)
+        server.reopen_log()
+        for n in (1, 2):         # the file is opened between the batches of these
+            get(server.ports[0], "/a.txt")
+            until(lambda n=n: server.stats()["log_lines_dropped"] == n, "the line to be lost")
+        with path.open("rb") as reader:
+            get(server.ports[0], "/a.txt?again")
+            assert any(b"?again" in line for line in reader)

@@ -265,6 +265,13 @@ def test_a_unix_socket_where_none_can_be(tmp_path):
     )
 
 
+def test_a_log_into_a_pipe_that_nobody_reads(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    told = f"Error: access_log: nobody reads this pipe: {path}\n"
+    assert ended("serve", tmp_path, "--port", 0, "--access-log", path) == ("", told, 1)
+
+
 # ---- help ----
 
 
