@@ -2,12 +2,12 @@
 
 Owns: the line's format and the buffer. Refuses to know: files, sites.
 
-log_request never waits for a reader: a line that finds no room is dropped and counted. The lock is held for a
+log_write never waits for a reader: a line that finds no room is dropped and counted. The lock is held for a
 copy in memory and no longer, by the reactor's thread and by the one that takes the lines away.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint64_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, strlen
 
 from c1m.buf cimport Slice, put, put_number, put_text, same_letters
@@ -19,8 +19,7 @@ from c1m.linux cimport (
 
 cdef enum:
     BUFFER = 16 << 20            # bytes; touched only as far as lines pile up between two takings
-    VALUE_MOST = 2048            # bytes of a field that are shown
-    LINE_MOST = 6 * (4 * VALUE_MOST) + 512      # an escape is six bytes at most
+    NUMBER_MOST = 20             # digits
 
 
 cdef Log *log_new(bint as_json) noexcept nogil:
@@ -44,15 +43,34 @@ cdef void log_free(Log *log) noexcept nogil:
         free(log)
 
 
-cdef void log_request(Log *log, const char *peer, const Request *r, int status, int64_t length, int64_t unix_s) noexcept nogil:
-    """Adds a line. length: bytes of the body as announced, 0 for none."""
-    cdef uint8_t[LINE_MOST] line
-    cdef uint8_t *end
-    end = put_json(line, peer, r, status, length, unix_s) if log.as_json else put_combined(line, peer, r, status, length, unix_s)
+cdef void log_line(const Log *log, Line *line, const char *peer, const Request *r, int status, int64_t length, int64_t unix_s) noexcept nogil:
+    """Makes a line. length: bytes of the body as announced, 0 for none."""
+    line.length = length
+    if log.as_json:
+        put_json(line, peer, r, status, unix_s)
+    else:
+        put_combined(line, peer, r, status, unix_s)
+
+
+cdef Line *line_copy(const Line *line) noexcept nogil:
+    """A line for later, to be freed; NULL when memory is out."""
+    cdef size_t n = sizeof(Line) - LINE_MOST + line.n
+    cdef Line *copy = <Line *>malloc(n)
+    if copy != NULL:
+        memcpy(copy, line, n)
+    return copy
+
+
+cdef void log_write(Log *log, const Line *line, size_t unsent) noexcept nogil:
+    """Adds a line. unsent: bytes of head and body that never left."""
+    cdef uint8_t[NUMBER_MOST] number
+    cdef size_t digits = put_number(number, line.length - min(<int64_t>unsent, line.length)) - number
+    cdef uint8_t *to
     pthread_mutex_lock(&log.lock)
-    if log.n + (end - line) <= BUFFER:
-        memcpy(log.buffer + log.n, line, end - line)
-        log.n += end - line
+    if log.n + line.n + digits <= BUFFER:
+        to = put(put(log.buffer + log.n, line.text, line.split), number, digits)
+        put(to, line.text + line.split, line.n - line.split)
+        log.n += line.n + digits
     else:
         log.dropped += 1
     pthread_mutex_unlock(&log.lock)
@@ -77,33 +95,34 @@ cdef bytes log_take(Log *log):
     return lines
 
 
-cdef uint8_t *put_combined(uint8_t *to, const char *peer, const Request *r, int status, int64_t length, int64_t unix_s) noexcept nogil:
+cdef void put_combined(Line *line, const char *peer, const Request *r, int status, int64_t unix_s) noexcept nogil:
     """Apache's "combined" format, as nginx writes it: other bytes than printable ASCII, and quotes, as \\xHH."""
     cdef uint8_t[DATE_SIZE] date
+    cdef uint8_t *to = put_text(put_text(line.text, peer), b" - - [")
     http_date(unix_s, date)                        # Sun, 06 Nov 1994 08:49:37 GMT
-    to = put_text(put_text(to, peer), b" - - [")
     to = put(put_text(put(to, date + 5, 2), b"/"), date + 8, 3)
     to = put(put_text(to, b"/"), date + 12, 4)
     to = put(put_text(to, b":"), date + 17, 8)
     to = put_value(put_text(to, b" +0000] \""), or_dash(r.line), b"\\x")
-    to = put_number(put_text(to, b"\" "), status)
-    to = put_number(put_text(to, b" "), length)
+    to = put_text(put_number(put_text(to, b"\" "), status), b" ")
+    line.split = to - line.text
     to = put_value(put_text(to, b" \""), or_dash(field_named(r, b"referer")), b"\\x")
     to = put_value(put_text(to, b"\" \""), or_dash(field_named(r, b"user-agent")), b"\\x")
-    return put_text(to, b"\"\n")
+    line.n = put_text(to, b"\"\n") - line.text
 
 
-cdef uint8_t *put_json(uint8_t *to, const char *peer, const Request *r, int status, int64_t length, int64_t unix_s) noexcept nogil:
+cdef void put_json(Line *line, const char *peer, const Request *r, int status, int64_t unix_s) noexcept nogil:
     """A JSON object on a line; bytes that are not ASCII stand as the characters of Latin-1."""
-    to = put_number(put_text(to, b"{\"time\": "), unix_s)
+    cdef uint8_t *to = put_number(put_text(line.text, b"{\"time\": "), unix_s)
     to = put_text(put_text(to, b", \"remote\": \""), peer)
     to = put_value(put_text(to, b"\", \"request\": \""), r.line, b"\\u00")
     to = put_value(put_text(to, b"\", \"host\": \""), r.host, b"\\u00")
     to = put_number(put_text(to, b"\", \"status\": "), status)
-    to = put_number(put_text(to, b", \"bytes\": "), length)
+    to = put_text(to, b", \"bytes\": ")
+    line.split = to - line.text
     to = put_value(put_text(to, b", \"referer\": \""), field_named(r, b"referer"), b"\\u00")
     to = put_value(put_text(to, b"\", \"agent\": \""), field_named(r, b"user-agent"), b"\\u00")
-    return put_text(to, b"\"}\n")
+    line.n = put_text(to, b"\"}\n") - line.text
 
 
 cdef uint8_t *put_value(uint8_t *to, Slice value, const char *escape) noexcept nogil:

@@ -166,7 +166,7 @@ class Server:
         anew. Lines that can't be written, or not as fast as they come, are dropped and counted. A pipe needs a reader
         from the start. Default None: no log.
     access_log_format: ``"combined"``, as Apache and nginx have it, or ``"json"``, an object a line; the bytes are those
-        of the body as announced. Default ``"combined"``.
+        of the body that the kernel has taken. Default ``"combined"``.
 
     Raises ValueError or TypeError for an argument that can't be right, OSError for a root that is no directory.
 

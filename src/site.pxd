@@ -20,7 +20,7 @@ cdef enum:
     PROTOCOLS_MOST = 16
 
 cdef enum Speaks:                # Conn.state
-    HTTP                         # Conn.engine is an HttpParser
+    HTTP                         # Conn.engine is an HttpParser; conn.cold is NULL, or the log's Line of an answer under way
     WEBSOCKET                    # a WsParser; conn.cold is the message being put together, as a Block or NULL, or,
                                  # where the route has a handler, a WebSocket, of which we hold a reference.
                                  # conn.extra: 0, or the window bits that we compress with; OWN_STREAMS beside them
@@ -110,6 +110,7 @@ cdef struct Answer:              # what every part of the answer being written h
     bint keep                    # the connection will be kept
     int status
     int64_t length               # of the body, as announced
+    uint64_t head_sent           # Reactor.sent when all before the body will have left
 
 cdef struct App:
     void *site                   # the Site, borrowed, for calls into Python

@@ -9,8 +9,8 @@ the engine that conn.state names over the bytes it is handed, writes answers wit
 returns how many bytes it used. It takes up no request while an earlier answer is still queued, and no frame
 while more than BACKLOG_MOST is: the reactor then reads that visitor no further until its output has drained.
 
-Invariants: only `upgrade` leaves HTTP. conn.cold is NULL for whoever speaks HTTP. Every answer passes
-head_begin, which counts it, and head_end.
+Invariants: only `upgrade` leaves HTTP. conn.cold is NULL for whoever speaks HTTP, but while a body that is to be
+logged waits to be sent. Every answer passes head_begin, which counts it, and head_end.
 """
 
 import logging
@@ -28,7 +28,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memmove, memset
 
-from c1m.accesslog cimport log_free, log_lost, log_new, log_request, log_take
+from c1m.accesslog cimport Line, line_copy, log_free, log_line, log_lost, log_new, log_take, log_write
 from c1m.buf cimport (
     CLASS, TOKEN, Block, Slice, block_copy, block_drop, block_grown, block_hold, block_new, load_be16, put, put_number, put_text, store_be16,
 )
@@ -146,6 +146,7 @@ cdef void site_leaving(void *app, Conn *c) noexcept nogil:
 cdef void site_closed(void *app, Conn *c) noexcept nogil:
     cdef App *a = <App *>app
     if c.state == HTTP:
+        answer_left(a, c)
         return
     if route_of(a, c).handler != NULL:
         py_closed(a, c)
@@ -160,6 +161,7 @@ cdef void site_closed(void *app, Conn *c) noexcept nogil:
 cdef void site_drained(void *app, Conn *c) noexcept nogil:
     cdef App *a = <App *>app
     if c.state == HTTP:
+        answer_left(a, c)
         return                   # site_readable, which follows, sets the deadline
     if c.output != NULL:
         if conn_backlog(c) <= route_of(a, c).max_backlog // 2:
@@ -424,7 +426,7 @@ cdef void head_of_whole(App *a, Conn *c, File *file) noexcept nogil:
         to = conn_room(a.r, c, head.size)
         memcpy(to, head.data, head.size)
         memcpy(to + DATE_AT, date_now(a), DATE_SIZE)
-        conn_wrote(a.r, head.size)
+        head_end(a, to + head.size)
         return
     to = head_begin(a, c, 200, head.size)
     head_end(a, put(to, head.data + line, head.size - line))
@@ -598,11 +600,29 @@ cdef void answer_failure(App *a, Conn *c, int status) noexcept nogil:
     conn_finish(a.r, c, True)
 
 
-cdef void answer_log(App *a, const Conn *c) noexcept nogil:
+cdef void answer_log(App *a, Conn *c) noexcept nogil:
+    """Logs an answer; one whose body the client does not take at once, when it has left or the connection ends."""
     cdef char[PEER_MOST] peer
+    cdef Line line
+    cdef int64_t unsent = 0
     conn_peer(a.r, c, peer)
-    log_request(a.log, peer, &a.request, a.answer.status,
-                0 if a.request.method == HEAD or a.answer.status == 304 else a.answer.length, a.r.unix_s)
+    log_line(a.log, &line, peer, &a.request, a.answer.status,
+             0 if a.request.method == HEAD or a.answer.status == 304 else a.answer.length, a.r.unix_s)
+    if line.length and c.flags & CLOSED:
+        unsent = line.length - max(<int64_t>(a.r.sent - a.answer.head_sent), 0)
+    elif line.length and c.output != NULL:       # so it is no upgrade, which has use for conn.cold itself
+        c.cold = line_copy(&line)
+        if c.cold != NULL:
+            return
+    log_write(a.log, &line, unsent)
+
+
+cdef inline void answer_left(App *a, Conn *c) noexcept nogil:
+    """Nothing more of the visitor's last answer will leave."""
+    if c.cold != NULL:
+        log_write(a.log, <Line *>c.cold, conn_unsent(c))
+        free(c.cold)
+        c.cold = NULL
 
 
 cdef uint8_t *head_begin(App *a, Conn *c, int status, size_t more) noexcept nogil:
@@ -639,6 +659,7 @@ cdef inline uint8_t *put_length(App *a, uint8_t *to, int64_t n) noexcept nogil:
 cdef inline void head_end(App *a, const uint8_t *end) noexcept nogil:
     """Ends what head_begin began."""
     conn_wrote(a.r, end - (a.r.outbox + a.r.outbox_n))
+    a.answer.head_sent = a.r.sent + a.r.outbox_n
 
 
 cdef inline const uint8_t *date_now(App *a) noexcept nogil:

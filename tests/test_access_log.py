@@ -14,7 +14,7 @@ import sys
 import threading
 
 import pytest
-from client import PATIENCE, Http, Process, WebSocket, descriptors, get, request, until
+from client import PATIENCE, Http, Process, WebSocket, descriptors, get, handshake, request, until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,6 +26,8 @@ COMBINED = re.compile(
 )
 VALUE_MOST = 2048                # bytes of a value that are shown
 BUFFER = 16 << 20                # bytes of lines that wait for their reader
+LARGE = 16 << 20                 # bytes: more than the kernel takes for someone with a small receive buffer
+SMALL_BUFFER = 65536
 
 
 @contextlib.contextmanager
@@ -208,6 +210,98 @@ def test_a_client_that_resets_at_once_is_known_all_the_same(tmp_path, host):
     with server:
         until(lambda: server.stats()["requests"] == 3, "the requests")
     assert [line["remote"] for line in combined(tmp_path)] == [host] * 3
+
+
+# ---- bodies that a client does not take at once ----
+
+
+def large(tmp_path):
+    """A file of more than the kernel takes for a client with a small receive buffer."""
+    (tmp_path / "root").mkdir()
+    with (tmp_path / "root" / "large").open("wb") as file:
+        file.truncate(LARGE)
+
+
+@pytest.mark.parametrize("form", ["combined", "json"])
+def test_a_body_that_was_waited_for_is_logged_when_it_has_left(tmp_path, form):
+    large(tmp_path)
+    with serving(tmp_path, access_log_format=form) as server, Http(server.ports[0], SMALL_BUFFER) as http:
+        http.send(request("/large", "Referer: r", "User-Agent: u") + request("/a.txt?behind"))
+        http.take(SMALL_BUFFER)
+        get(server.ports[0], "/a.txt?meanwhile")
+        until(lambda: "?meanwhile" in (tmp_path / "log").read_text(), "the other line")
+        http.take(LARGE - SMALL_BUFFER)
+        until(lambda: "?behind" in (tmp_path / "log").read_text(), "the last line")
+    lines = combined(tmp_path) if form == "combined" else as_json(tmp_path)
+    assert [(line["request"].split()[1], int(line["bytes"]), line["referer"].strip("-")) for line in lines] == [
+        ("/a.txt?meanwhile", 10, ""), ("/large", LARGE, "r"), ("/a.txt?behind", 10, ""),
+    ]
+    assert lines[1]["agent"] == "u"
+
+
+CUT_OFF = {                      # ways in which a body may end early
+    "reset": ({}, lambda server, http: http.reset()),
+    "closed": ({}, lambda server, http: http.close()),
+    "stalled": ({"write_timeout": 0.2}, lambda server, http: None),
+    "stopped": ({"shutdown_timeout": 0.1}, lambda server, http: server.stop()),
+}
+
+
+@pytest.mark.parametrize("fields", [(), ("Connection: close",), ("Range: bytes=20-,0-9",), ("Content-Length: 0",)])
+@pytest.mark.parametrize("way", CUT_OFF)
+def test_of_a_body_that_is_cut_off_what_was_sent_is_logged(tmp_path, way, fields):
+    large(tmp_path)
+    settings, cut = CUT_OFF[way]
+    with serving(tmp_path, **settings) as server, Http(server.ports[0], SMALL_BUFFER) as http:
+        http.send(request("/large", *fields))
+        head = http.take_line(b"\r\n\r\n") + b"\r\n\r\n"
+        http.take(SMALL_BUFFER)
+        cut(server, http)
+        until(lambda: server.stats()["connections"] == 0, "the end")
+        sent = server.stats()["bytes_sent"] - len(head)
+    [line] = combined(tmp_path)
+    assert int(line["bytes"]) == sent
+    assert SMALL_BUFFER <= sent < LARGE
+
+
+def test_of_a_visitors_many_answers_one_is_cut_off(tmp_path):
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "page").write_bytes(bytes(32 << 10))    # which is sent from memory
+    n = LARGE >> 15
+    with serving(tmp_path) as server, Http(server.ports[0], SMALL_BUFFER) as http:
+        http.send(request("/page") * n)
+        head = http.take_line(b"\r\n\r\n") + b"\r\n\r\n"
+        http.take(32 << 10)
+        http.reset()
+        until(lambda: server.stats()["connections"] == 0, "the end")
+        sent = server.stats()["bytes_sent"]
+    *whole, last = [int(line["bytes"]) for line in combined(tmp_path)]
+    assert 0 < len(whole) < n - 1
+    assert set(whole) == {32 << 10}
+    assert last == max(sent - len(whole) * (len(head) + (32 << 10)) - len(head), 0)
+
+
+def test_a_visitor_may_upgrade_when_a_body_has_left(tmp_path):
+    large(tmp_path)
+    with serving(tmp_path) as server, Http(server.ports[0], SMALL_BUFFER) as http:
+        http.send(request("/large", method="HEAD") + request("/large") + handshake())
+        http.answer(head=True)
+        assert len(http.answer().body) == LARGE
+        assert http.answer().status == 101
+    lines = [(line["status"], int(line["bytes"])) for line in combined(tmp_path)]
+    assert lines == [("200", 0), ("200", LARGE), ("101", 0)]
+
+
+def test_nothing_is_sent_to_a_client_that_resets_at_once(tmp_path):
+    large(tmp_path)
+    server = c1m.Server(tmp_path / "root", ports=[0], access_log=tmp_path / "log")
+    server.listen()
+    http = Http(server.ports[0])
+    http.send(request("/large"))
+    http.reset()
+    with server:
+        until(lambda: server.stats()["requests"] == 1, "the request")
+    assert [line["bytes"] for line in combined(tmp_path)] == ["0"]
 
 
 # ---- what a client puts into it ----
