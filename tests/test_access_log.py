@@ -498,7 +498,8 @@ def test_sigusr1_opens_the_file_anew(tmp_path):
             log.rename(old)
             process.send_signal(signal.SIGUSR1)
             until(log.exists, "a new file")
-            assert f"?{turn} " in old.read_text()
+            lines = old.read_text().splitlines()
+            assert [f"?{turn} " in line for line in lines if "ready" not in line] == [True]
         http.get("/a.txt?last")
         process.terminate()
         process.wait(PATIENCE)
@@ -512,15 +513,22 @@ def test_the_file_is_opened_anew_on_request(tmp_path):
         server.reopen_log()      # before there is anything to it
         get(server.ports[0], "/a.txt?one")
         until(lambda: "?one" in log.read_text(), "the line")
+        until(lambda: server.stats()["connections"] == 0, "the end of the connection")
+        before = descriptors()
         log.rename(old)
         thread = threading.Thread(target=server.reopen_log)
         thread.start()
         thread.join()
         until(log.exists, "a new file")
         get(server.ports[0], "/a.txt?two")
+        until(lambda: "?two" in log.read_text(), "the line")
+        until(lambda: descriptors() == before, "the old file to be closed")
+        log.rename(tmp_path / "log.2")           # which nobody asked to be followed
+        get(server.ports[0], "/a.txt?three")
     server.reopen_log()          # and when nothing runs
-    assert ["?one" in old.read_text(), "?two" in old.read_text()] == [True, False]
-    assert [line["request"] for line in combined(tmp_path)] == ["GET /a.txt?two HTTP/1.1"]
+    assert not log.exists()
+    files = [old.read_text(), (tmp_path / "log.2").read_text()]
+    assert [re.findall(r"\?(\w+)", text) for text in files] == [["one"], ["two", "three"]]
 
 
 def test_no_line_is_lost_or_cut_while_the_file_is_rotated(tmp_path):
@@ -571,9 +579,10 @@ def test_sigusr1_in_a_hurry_does_no_harm(tmp_path):
     with command(tmp_path, "--access-log", str(tmp_path / "log")) as (process, port):
         for _ in range(300):
             process.send_signal(signal.SIGUSR1)
-        assert get(port, "/a.txt").status == 200
+        assert get(port, "/a.txt?after").status == 200
         process.terminate()
         assert process.wait(PATIENCE) == 0
+    assert combined(tmp_path)[-1]["request"] == "GET /a.txt?after HTTP/1.1"
 
 
 # ---- a reader that does not read ----
@@ -622,8 +631,15 @@ def test_a_stuck_pipe_holds_up_nobody_and_drops_lines(tmp_path, stuck):
 
 def test_a_server_ends_though_its_log_is_stuck(tmp_path, stuck):
     path, _ = stuck
-    with serving(tmp_path, access_log=path) as server:
-        assert get(server.ports[0], "/a.txt").status == 200
+
+    def once():
+        with serving(tmp_path, access_log=path) as server:
+            get(server.ports[0], "/a.txt")
+
+    thread = threading.Thread(target=once, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
 
 
 def test_a_reader_that_has_gone_costs_lines_which_are_counted_and_nothing_else(tmp_path):
