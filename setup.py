@@ -12,7 +12,7 @@ if sys.platform != "linux":
 
 from Cython.Build import cythonize  # only where it can be of use
 
-MODULES = ["accesslog", "deflate", "files", "http", "reactor", "site", "topics", "ws"]
+MODULES = ["accesslog", "answers", "deflate", "files", "http", "reactor", "site", "topics", "ws"]
 LIBRARIES = {"deflate": ["z"], "ws": ["crypto"]}
 HEADERS = {
     "openssl/sha.h": "OpenSSL's headers: apt install libssl-dev (Debian, Ubuntu) or dnf install openssl-devel (Fedora)",

@@ -1,7 +1,7 @@
 """The application layer: what one visitor gets.
 
-Owns: routes and mounts, the choice of an answer, the upgrade to WebSocket, the echo, what a deadline means,
-and every call into Python.
+Owns: routes, the upgrade to WebSocket, the echo, messages to visitors, what a deadline means, and every call into
+Python. What a request is answered is c1m.answers'.
 Refuses to know: epoll, byte layouts.
 
 The reactor calls site_opened, site_readable, site_expired, site_leaving and site_closed. site_readable drives
@@ -28,51 +28,58 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memmove, memset
 
-from c1m.accesslog cimport Line, line_copy, log_free, log_line, log_lost, log_new, log_take, log_write
+from c1m.accesslog cimport log_free, log_lost, log_new, log_take
+from c1m.answers cimport (
+    answer_absent, answer_failure, answer_left, answer_log, answer_not_allowed, answer_options, answer_path,
+    answer_status, answer_upgrade_required, head_begin, head_end, mount_find, path_below, put_length, route_at,
+)
+from c1m.app cimport (
+    COMMAND_CLOSE, COMMAND_HOLD, COMMAND_PING, COMMAND_PUBLISH, COMMAND_PYTHON, COMMAND_SEND, COMMAND_SUBSCRIBE,
+    COMMAND_UNSUBSCRIBE, DEDICATED_COMPRESSION, HTTP, MOUNTS_MOST, ORIGINS_MOST, PROTOCOLS_MOST, ROUTES_MOST,
+    RULES_MOST, SHARED_COMPRESSION, SLOW_CLOSE, SLOW_DROP_NEWEST, SLOW_LATEST, TAG_MESSAGE, TAG_TOPIC, WEBSOCKET,
+    WEBSOCKET_CLOSING, WEBSOCKET_PINGED, Answer, App, CacheRule, Codec, Command, CommandKind, Mount, Route,
+)
 from c1m.buf cimport (
-    CLASS, TOKEN, Block, Slice, block_copy, block_drop, block_grown, block_hold, block_new, load_be16, put, put_number, put_text, store_be16,
+    CLASS, TOKEN, Block, Slice, block_copy, block_drop, block_grown, block_hold, block_new, load_be16, put,
+    put_text, store_be16,
 )
 from c1m.deflate cimport (
-    ANSWER_MOST, DEFLATE_AGREED, DEFLATE_DECLINED, DEFLATE_MALFORMED, INFLATE_OK, INFLATE_TOO_BIG, INFLATE_NO_MEMORY, WINDOW_MOST, DeflateSettings, DeflateTerms, Inflated,
-    deflate_agree, deflater_free, deflater_message, deflater_new, inflater_free, inflater_new, inflater_run,
+    ANSWER_MOST, DEFLATE_AGREED, DEFLATE_DECLINED, DEFLATE_MALFORMED, INFLATE_NO_MEMORY, INFLATE_OK,
+    INFLATE_TOO_BIG, WINDOW_MOST, DeflateSettings, DeflateTerms, Deflater, Inflated, deflate_agree, deflater_free,
+    deflater_message, deflater_new, inflater_free, inflater_new, inflater_run,
 )
-from c1m.files cimport (
-    FILE_BUSY, FILE_DIRECTORY, FILE_FOUND, PATH_MOST, File, Found, files_directory, files_find, files_forget, files_free, files_index,
-    files_init, files_keep, files_root, files_sidecar, files_sidecars, files_type,
-)
+from c1m.files cimport files_directory, files_forget, files_free, files_index, files_init, files_root, files_type
 from c1m.http cimport (
-    ACCEPT_ENCODING, ACCEPTS_NAMED, AT_HEAD, BROTLI, CHUNKED, DATE_AT, DATE_SIZE, EXPECT_CONTINUE, EXPECT_UNKNOWN, GET, GZIP, HEAD,
-    HEAD_MOST, HTTP_BODY, HTTP_FAIL, HTTP_MORE, IDENTITY, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE,
-    KEEP_ALIVE, OPTIONS, ORIGIN, RANGE, RANGES_MOST, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UNKNOWN_METHOD,
-    SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL, WANTS_WEBSOCKET, Coding, HttpParser, Span, has, http_accepts, http_coding, http_connection, http_date,
-    http_escape, http_head, http_length, http_list_next, http_next, http_precondition, http_ranges, http_text, http_text_size, http_unescape,
-    http_validators, twice, value_of,
+    AT_HEAD, CHUNKED, EXPECT_CONTINUE, EXPECT_UNKNOWN, GET, HEAD, HEAD_MOST, HTTP_BODY, HTTP_FAIL, HTTP_MORE,
+    KEEP_ALIVE, OPTIONS, ORIGIN, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, UNKNOWN_METHOD, WANTS_WEBSOCKET, HttpParser, has, http_accepts, http_list_next,
+    http_next, http_unescape, twice, value_of,
 )
 from c1m.http cimport Request as HttpRequest
 from c1m.linux cimport (
-    EMFILE, ENFILE, ENOMEM, close, fnmatch, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock,
+    EMFILE, ENFILE, ENOMEM, close, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock,
     pthread_mutex_unlock, usleep,
 )
 from c1m.reactor cimport (
-    BACKLOG_MOST, CLOSED, ENDING, HELD, NOTE_FULL, OUTBOX, PEER_MOST, STALLED, UNGATED, WANTS_DRAIN, Conn, Reactor, Upcalls, conn_backlog, conn_choked, conn_close, conn_deadline, conn_drop, conn_ending,
-    conn_finish, conn_hold, conn_of, conn_peer, conn_post, conn_push, conn_room, conn_send, conn_unsent, conn_wrote, handle_of, reactor_alarm, reactor_close_all,
-    reactor_is_here, reactor_wake, timer_for,
+    BACKLOG_MOST, CLOSED, ENDING, HELD, NOTE_FULL, OUTBOX, PEER_MOST, STALLED, UNGATED, WANTS_DRAIN, Conn, Loop,
+    Reactor, Upcalls, conn_backlog, conn_choked, conn_close, conn_deadline, conn_drop, conn_ending, conn_finish,
+    conn_hold, conn_of, conn_peer, conn_post, conn_push, conn_room, conn_send, conn_unsent, conn_wrote, handle_of,
+    reactor_alarm, reactor_close_all, reactor_is_here, reactor_wake, timer_for,
 )
 from c1m.topics cimport (
     Subscriber, Topic, topics_find, topics_free, topics_init, topics_leave, topics_subscribe, topics_unsubscribe,
 )
 from c1m.ws cimport (
-    WS_CLOSE, WS_CONTROL, WS_CONTROL_MOST, WS_FAIL, WS_GOING_AWAY, WS_HEAD_MOST, WS_INTERNAL_ERROR, WS_INVALID_PAYLOAD,
-    WS_ABNORMAL, WS_BINARY, WS_DEFLATE, WS_MORE, WS_RSV1, WS_TOO_BIG, WS_NO_STATUS, WS_PING, WS_PONG, WS_SERVER, WS_TEXT, WS_TRY_AGAIN_LATER, WsEvent, WsParser, ws_accept, ws_close_code, ws_head,
-    ws_head_size, ws_key_ok, ws_next, ws_start, ws_take, ws_text_ok,
+    WS_ABNORMAL, WS_BINARY, WS_CLOSE, WS_CONTROL, WS_CONTROL_MOST, WS_DEFLATE, WS_FAIL, WS_GOING_AWAY, WS_HEAD_MOST,
+    WS_INTERNAL_ERROR, WS_INVALID_PAYLOAD, WS_MORE, WS_NO_STATUS, WS_PING, WS_PONG, WS_RSV1, WS_SERVER, WS_TEXT,
+    WS_TOO_BIG, WS_TRY_AGAIN_LATER, WsEvent, WsParser, ws_accept, ws_close_code, ws_head, ws_head_size,
+    ws_key_ok, ws_next, ws_start, ws_take, ws_text_ok,
 )
 
 cdef extern from *:
     void prefetch "__builtin_prefetch"(const void *p) noexcept nogil
 
 cdef enum:
-    COPY_MOST = 4096             # bytes of a cached file that are copied behind their head; more are sent from where they lie
-    CONDITIONS = 1 << <int>IF_MATCH | 1 << <int>IF_NONE_MATCH | 1 << <int>IF_MODIFIED_SINCE | 1 << <int>IF_UNMODIFIED_SINCE | 1 << <int>RANGE
     DEFLATE_LEVEL = 6            # zlib's default
     PACK_LEAST = 64              # bytes of a message below which compression gains nothing
     OWN_STREAMS = 0x80           # Conn.extra
@@ -84,10 +91,6 @@ cdef enum:
     CLOSE_MS = 10000             # that the peer has for its Close after ours
     ROOM_AHEAD = 16              # times what has come of a message, see room_for
     REJECT_MOST = 16384          # bytes of a Reject's fields and body, more than it takes itself
-    PART_HEAD_MOST = 512         # bytes before each part of a multipart answer
-
-cdef const char *ALLOWED = b"Allow: GET, HEAD, OPTIONS\r\n"
-cdef const char *UPGRADE_FIELDS = b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
 
 log = logging.getLogger("c1m")
 
@@ -264,409 +267,17 @@ cdef void answer(App *a, Conn *c) noexcept nogil:
         route = route_at(a, path) if r.flags & WANTS_WEBSOCKET and r.method == GET else -1
         if route >= 0:
             upgrade(a, c, route)
-        else:
-            answer_path(a, c, path)
+        elif not answer_path(a, c, path):
+            answer_listing(a, c, path)
     elif r.method == OPTIONS:
         answer_options(a, c)
     else:
-        answer_status(a, c, 405, ALLOWED)
+        answer_not_allowed(a, c)
     if a.log != NULL:
         answer_log(a, c)
     if not a.answer.keep and c.state == HTTP:
         # Who has not said that it closes may be sending more.
         conn_finish(a.r, c, r.content_length or r.flags & (CHUNKED | KEEP_ALIVE))
-
-
-cdef void mount_find(App *a, Slice path) noexcept nogil:
-    """Sets the answer's mount, NULL if the path is below none, and origin."""
-    cdef const Mount *m
-    cdef Slice origin
-    cdef int i
-    for i in range(a.mounts_n):
-        m = a.mounts[i]
-        if (path.n >= m.prefix.n and memcmp(path.at, m.prefix.at, m.prefix.n) == 0 and
-                (path.n == m.prefix.n or path.at[m.prefix.n] == c'/') and (m.host.n == 0 or host_is(a.request.host, m.host))):
-            break
-    else:
-        return
-    a.answer.mount = m
-    a.answer.by_origin = m.origins_n != 0
-    if m.any_origin:
-        a.answer.origin = Slice(b"*", 1)
-    elif m.origins_n and has(&a.request, ORIGIN) and not twice(&a.request, ORIGIN):
-        origin = value_of(&a.request, ORIGIN)
-        for i in range(m.origins_n):
-            if m.origins[i].n == origin.n and memcmp(m.origins[i].at, origin.at, origin.n) == 0:
-                a.answer.origin = origin
-
-
-cdef bint host_is(Slice host, Slice lower) noexcept nogil:
-    """Whether a Host field's value names that host, whatever its port, and with or without the dot that ends a whole name."""
-    cdef size_t i, end = lower.n
-    cdef uint8_t c
-    if host.n < lower.n:
-        return False
-    for i in range(lower.n):
-        c = host.at[i]
-        if (c | 0x20 if c'A' <= c <= c'Z' else c) != lower.at[i]:
-            return False
-    if end < host.n and host.at[end] == c'.':
-        end += 1
-    return end == host.n or host.at[end] == c':'
-
-
-cdef int route_at(const App *a, Slice path) noexcept nogil:
-    """The WebSocket route of this path, or -1."""
-    cdef int i
-    for i in range(a.routes_n):
-        if a.routes[i].path.n == path.n and memcmp(a.routes[i].path.at, path.at, path.n) == 0:
-            return i
-    return -1
-
-
-cdef void answer_path(App *a, Conn *c, Slice path) noexcept nogil:
-    """Answers with what the mount's document root has under this path."""
-    cdef const Mount *m = a.answer.mount
-    cdef File *file = NULL
-    cdef Slice below
-    cdef Found found
-    if m == NULL:
-        answer_absent(a, c, path)
-        return
-    below = Slice(path.at + m.prefix.n, path.n - m.prefix.n)
-    if below.n == 0:
-        answer_redirect(a, c, path)
-        return
-    found = files_find(&a.files, m.root, below, a.r.now_ms, &file)
-    if found == FILE_FOUND:
-        answer_file(a, c, variant_of(a, file))
-    elif found == FILE_DIRECTORY:
-        answer_redirect(a, c, path)
-    elif found == FILE_BUSY:
-        answer_status(a, c, 503, b"")
-    elif m.listing and below.at[below.n - 1] == c'/':
-        answer_listing(a, c, path, below)
-    else:
-        answer_absent(a, c, path)
-
-
-cdef inline File *variant_of(App *a, File *file) noexcept nogil:
-    """The file, or the encoded form of it that the client likes best."""
-    cdef File *encoded = NULL
-    cdef uint32_t there
-    cdef Coding coding
-    # Who names no coding gets the file itself: that needs no look for sidecars.
-    if not a.answer.mount.sidecars or not has(&a.request, ACCEPT_ENCODING):
-        return file
-    there = files_sidecars(&a.files, file, a.r.now_ms)
-    coding = http_coding(&a.request, there)      # a Coding and its Sidecar have the same number
-    if coding == IDENTITY or files_sidecar(&a.files, file, coding, a.r.now_ms, &encoded) != FILE_FOUND:
-        return file
-    return encoded
-
-
-# ---- answers with a file ----
-
-cdef void answer_file(App *a, Conn *c, File *file) noexcept nogil:
-    """200, 206, 304, 412 or 416, as the request's conditions have it (RFC 9110 section 13.2.2)."""
-    cdef HttpRequest *r = &a.request
-    cdef Span[RANGES_MOST] spans
-    cdef int status, count = 0
-    if r.seen & CONDITIONS:
-        status = http_precondition(r, file.etag, file.modified)
-        if status == 304:
-            answer_unchanged(a, c, file)
-            return
-        if status:
-            answer_status(a, c, status, b"")
-            return
-        if r.method == GET:
-            count = http_ranges(r, file.etag, file.modified, file.size, spans)
-        if count < 0:
-            answer_unsatisfiable(a, c, file)
-            return
-        if count > 1:
-            answer_parts(a, c, file, spans, count)
-            return
-        if count == 1:
-            head_of_part(a, c, file, &spans[0])
-            send_span(a, c, file, spans[0])
-            return
-    head_of_whole(a, c, file)
-    if r.method == GET:
-        send_span(a, c, file, Span(0, file.size - 1))
-
-
-cdef inline void send_span(App *a, Conn *c, File *file, Span span) noexcept nogil:
-    """Sends those bytes of a file, of which there may be none."""
-    cdef size_t n = span.last - span.first + 1
-    if file.body.fd < 0 and n <= COPY_MOST:
-        memcpy(conn_room(a.r, c, n), file.body.data + span.first, n)
-        conn_wrote(a.r, n)
-    else:
-        conn_send(a.r, c, file.body, span.first, n)
-
-
-cdef void head_of_whole(App *a, Conn *c, File *file) noexcept nogil:
-    """The head of a 200. It is kept with the file, all but the date."""
-    cdef uint8_t *to
-    cdef Block *head = file.head
-    cdef size_t line = DATE_AT + DATE_SIZE + 2                  # status line and Date
-    if head == NULL:
-        to = conn_room(a.r, c, HEAD_MOST + a.answer.mount.room)
-        head = block_copy(to, http_length(put_file_fields(a, put_type(http_head(to, 200, date_now(a)), file), file), file.size) - to)
-        if head == NULL:
-            conn_close(a.r, c)
-            return
-        files_keep(&a.files, file, head)
-    a.answer.length = file.size
-    if a.answer.keep and a.request.minor and a.answer.origin.n == 0 and not (a.answer.by_origin or a.answer.by_accept):
-        a.answer.status = 200
-        a.answers[2] += 1
-        to = conn_room(a.r, c, head.size)
-        memcpy(to, head.data, head.size)
-        memcpy(to + DATE_AT, date_now(a), DATE_SIZE)
-        head_end(a, to + head.size)
-        return
-    to = head_begin(a, c, 200, head.size)
-    head_end(a, put(to, head.data + line, head.size - line))
-
-
-cdef void head_of_part(App *a, Conn *c, const File *file, const Span *span) noexcept nogil:
-    """The head of a 206 with one part (RFC 9110 section 15.3.7.1)."""
-    cdef uint8_t *to = head_begin(a, c, 206, 0)
-    to = put_file_fields(a, put_type(to, file), file)
-    to = put_content_range(to, span, file.size)
-    head_end(a, put_length(a, to, span.last - span.first + 1))
-
-
-cdef void answer_parts(App *a, Conn *c, File *file, const Span *spans, int count) noexcept nogil:
-    """206 with several parts (RFC 9110 section 14.6). The boundary can't occur in a file by chance worth counting."""
-    cdef uint8_t[PART_HEAD_MOST] part
-    cdef uint8_t *to
-    cdef size_t n, total = 0
-    cdef int i
-    for i in range(count + 1):
-        total += put_boundary(part, a, file, &spans[i] if i < count else NULL) - part
-        if i < count:
-            total += spans[i].last - spans[i].first + 1
-    to = head_begin(a, c, 206, 0)
-    to = put_text(put_boundary_name(put_text(to, b"Content-Type: multipart/byteranges; boundary="), file), b"\r\n")
-    head_end(a, put_length(a, put_file_fields(a, to, file), total))
-    for i in range(count + 1):
-        n = put_boundary(part, a, file, &spans[i] if i < count else NULL) - part
-        memcpy(conn_room(a.r, c, n), part, n)
-        conn_wrote(a.r, n)
-        if i < count:
-            send_span(a, c, file, spans[i])
-
-
-cdef uint8_t *put_boundary(uint8_t *to, App *a, const File *file, const Span *span) noexcept nogil:
-    """What stands before a part, or, with a NULL span, after the last; less than PART_HEAD_MOST bytes."""
-    to = put_boundary_name(put_text(to, b"\r\n--"), file)
-    if span == NULL:
-        return put_text(to, b"--\r\n")
-    to = put_type(put_text(to, b"\r\n"), file)
-    return put_text(put_content_range(to, span, file.size), b"\r\n")
-
-
-cdef inline uint8_t *put_boundary_name(uint8_t *to, const File *file) noexcept nogil:
-    """The ETag without its quotes, and a constant: the same for the same file, so that answers can be cached."""
-    return put_text(put(to, file.etag.at + 1, file.etag.n - 2), b"-6f9b2d41c0e7")
-
-
-cdef inline uint8_t *put_type(uint8_t *to, const File *file) noexcept nogil:
-    return put_text(put(put_text(to, b"Content-Type: "), file.type.at, file.type.n), b"\r\n")
-
-
-cdef inline uint8_t *put_content_range(uint8_t *to, const Span *span, int64_t size) noexcept nogil:
-    to = put_number(put_text(to, b"Content-Range: bytes "), span.first)
-    to = put_number(put_text(to, b"-"), span.last)
-    return put_text(put_number(put_text(to, b"/"), size), b"\r\n")
-
-
-cdef uint8_t *put_file_fields(const App *a, uint8_t *to, const File *file) noexcept nogil:
-    """What is said of a file in a 200, 206 and 304 alike, but for its type and length."""
-    cdef const Mount *m = a.answer.mount
-    cdef int i
-    if file.sidecar:
-        to = put_text(to, b"Content-Encoding: ")
-        to = put_text(to, b"gzip\r\n" if file.sidecar == GZIP else b"br\r\n" if file.sidecar == BROTLI else b"zstd\r\n")
-    if m.sidecars:               # even where none are: they may come, and no answer may hang on what others have asked for
-        to = put_text(to, b"Vary: Accept-Encoding\r\n")
-    # A file may be of tomorrow, an answer may not say so (RFC 9110 section 8.8.2.1).
-    to = put_text(http_validators(to, min(file.modified, a.r.unix_s), file.etag), b"Accept-Ranges: bytes\r\n")
-    for i in range(m.rules_n):
-        if matches(m.rules[i].pattern, file, a.files.roots[file.root].index[file.index]):
-            to = put_text(to, b"Cache-Control: ")
-            to = put_text(put(to, m.rules[i].value.at, m.rules[i].value.n), b"\r\n")
-            break
-    return put(to, m.fields.at, m.fields.n)
-
-
-cdef bint matches(const char *pattern, const File *file, Slice index) noexcept nogil:
-    """Whether a file's path below its root fits a pattern: as a whole if the pattern begins with a slash, else its last name."""
-    cdef char[PATH_MOST + 256] path
-    cdef char *name = path
-    cdef uint8_t *end = put(<uint8_t *>path, file.path, file.path_n)
-    cdef size_t i
-    if (end - 1)[0] == c'/':
-        end = put(end, index.at, index.n)
-    end[0] = 0
-    if pattern[0] != c'/':
-        for i in range(file.path_n):
-            if path[i] == c'/':
-                name = path + i + 1
-    return fnmatch(pattern, name, 0) == 0
-
-
-cdef void answer_unchanged(App *a, Conn *c, const File *file) noexcept nogil:
-    """304: what a 200 would say of caching, and no body (RFC 9110 section 15.4.5)."""
-    cdef uint8_t *to = head_begin(a, c, 304, 0)
-    head_end(a, put_text(put_file_fields(a, to, file), b"\r\n"))
-
-
-cdef void answer_unsatisfiable(App *a, Conn *c, const File *file) noexcept nogil:
-    """416, with the length that there is (RFC 9110 section 15.5.17)."""
-    cdef uint8_t[64] field
-    cdef uint8_t *to = put_number(put_text(field, b"Content-Range: bytes */"), file.size)
-    put_text(to, b"\r\n")[0] = 0
-    answer_status(a, c, 416, <char *>field)
-
-
-# ---- answers without one ----
-
-cdef void answer_options(App *a, Conn *c) noexcept nogil:
-    """204 with what is allowed (RFC 9110 section 9.3.7), also to a CORS preflight (Fetch section 3.2)."""
-    cdef uint8_t *to = put_text(head_begin(a, c, 204, 0), ALLOWED)
-    if a.answer.origin.n:
-        to = put_text(to, b"Access-Control-Allow-Methods: GET, HEAD, OPTIONS\r\nAccess-Control-Allow-Headers: *\r\nAccess-Control-Max-Age: 86400\r\n")
-    head_end(a, put_text(to, b"\r\n"))
-
-
-cdef void answer_redirect(App *a, Conn *c, Slice path) noexcept nogil:
-    """301 to the same path with a slash behind it. The path has no run of slashes, so it can't name another host."""
-    cdef Slice query = a.request.query
-    cdef uint8_t *to = head_begin(a, c, 301, 3 * path.n + query.n)
-    to = put_text(http_escape(put_text(to, b"Location: "), path), b"/")
-    if query.n:
-        to = put(put_text(to, b"?"), query.at, query.n)
-    head_end(a, put_text_body(a, put_text(to, b"\r\n"), 301))
-
-
-cdef void answer_absent(App *a, Conn *c, Slice path) noexcept nogil:
-    """426 where WebSockets are spoken and nothing else (RFC 9110 section 15.5.22); else the single page or 404."""
-    cdef const Mount *m = a.answer.mount
-    cdef File *file = NULL
-    if route_at(a, path) >= 0:
-        answer_status(a, c, 426, UPGRADE_FIELDS)
-        return
-    a.answer.by_accept = m != NULL and m.single_page and not names_file(path)
-    if a.answer.by_accept and http_accepts(&a.request, b"text/html") & 3 == ACCEPTS_NAMED:
-        if files_find(&a.files, m.root, Slice(b"/", 1), a.r.now_ms, &file) == FILE_FOUND:
-            answer_file(a, c, variant_of(a, file))
-            return
-    if m != NULL and files_find(&a.files, m.root, Slice(b"/404.html", 9), a.r.now_ms, &file) == FILE_FOUND:
-        head_end(a, put_length(a, put(put_type(head_begin(a, c, 404, 0), file), m.fields.at, m.fields.n), file.size))
-        if a.request.method == GET:
-            send_span(a, c, file, Span(0, file.size - 1))
-        return
-    answer_status(a, c, 404, b"")
-
-
-cdef bint names_file(Slice path) noexcept nogil:
-    """Whether a path's last name has a dot in it, as an asset's name does and a place in a single-page application's does not."""
-    cdef size_t i = path.n
-    while i > 0 and path.at[i - 1] != c'/':
-        i -= 1
-        if path.at[i] == c'.':
-            return True
-    return False
-
-
-cdef void answer_status(App *a, Conn *c, int status, const char *fields) noexcept nogil:
-    """An answer that says no more than its status; fields: whole lines to add."""
-    cdef uint8_t *to = put_text(head_begin(a, c, status, 0), fields)
-    head_end(a, put_text_body(a, to, status))
-
-
-cdef void answer_failure(App *a, Conn *c, int status) noexcept nogil:
-    """The last answer on a connection whose requests can't be told apart any more."""
-    a.requests += 1
-    memset(&a.answer, 0, sizeof(Answer))
-    answer_status(a, c, status, b"")
-    if a.log != NULL:
-        answer_log(a, c)
-    conn_finish(a.r, c, True)
-
-
-cdef void answer_log(App *a, Conn *c) noexcept nogil:
-    """Logs an answer; one whose body the client does not take at once, when it has left or the connection ends."""
-    cdef char[PEER_MOST] peer
-    cdef Line line
-    cdef int64_t unsent = 0
-    conn_peer(a.r, c, peer)
-    log_line(a.log, &line, peer, &a.request, a.answer.status,
-             0 if a.request.method == HEAD or a.answer.status == 304 else a.answer.length, a.r.unix_s)
-    if line.length and c.flags & CLOSED:
-        unsent = line.length - max(<int64_t>(a.r.sent - a.answer.head_sent), 0)
-    elif line.length and c.output != NULL:       # so it is no upgrade, which has use for conn.cold itself
-        c.cold = line_copy(&line)
-        if c.cold != NULL:
-            return
-    log_write(a.log, &line, unsent)
-
-
-cdef inline void answer_left(App *a, Conn *c) noexcept nogil:
-    """Nothing more of the visitor's last answer will leave."""
-    if c.cold != NULL:
-        log_write(a.log, <Line *>c.cold, conn_unsent(c))
-        free(c.cold)
-        c.cold = NULL
-
-
-cdef uint8_t *head_begin(App *a, Conn *c, int status, size_t more) noexcept nogil:
-    """Begins a head and counts the answer; returns where its fields go. Room there is for those of the mount, and `more` bytes."""
-    cdef uint8_t *to
-    if a.answer.mount != NULL:
-        more += a.answer.mount.room
-    to = http_head(conn_room(a.r, c, HEAD_MOST + more), status, date_now(a))
-    a.answers[status // 100] += 1
-    a.answer.status = status
-    if a.answer.origin.n:
-        to = put_text(to, b"Access-Control-Allow-Origin: ")
-        # "*" is every field to requests without credentials, and those with are not allowed (Fetch section 3.2).
-        to = put_text(put(to, a.answer.origin.at, a.answer.origin.n), b"\r\nAccess-Control-Expose-Headers: *\r\n")
-    if a.answer.by_origin:
-        to = put_text(to, b"Vary: Origin\r\n")
-    if a.answer.by_accept:
-        to = put_text(to, b"Vary: Accept\r\n")
-    return http_connection(to, a.request.minor, a.answer.keep)
-
-
-cdef inline uint8_t *put_text_body(App *a, uint8_t *to, int status) noexcept nogil:
-    """The rest of a head, and a body that names the status."""
-    a.answer.length = http_text_size(status)
-    return http_text(to, status, a.request.method != HEAD)
-
-
-cdef inline uint8_t *put_length(App *a, uint8_t *to, int64_t n) noexcept nogil:
-    """Content-Length and the head's end."""
-    a.answer.length = n
-    return http_length(to, n)
-
-
-cdef inline void head_end(App *a, const uint8_t *end) noexcept nogil:
-    """Ends what head_begin began."""
-    conn_wrote(a.r, end - (a.r.outbox + a.r.outbox_n))
-    a.answer.head_sent = a.r.sent + a.r.outbox_n
-
-
-cdef inline const uint8_t *date_now(App *a) noexcept nogil:
-    if a.date_s != a.r.unix_s:
-        a.date_s = a.r.unix_s
-        http_date(a.date_s, a.date)
-    return a.date
 
 
 # ---- WebSocket ----
@@ -683,7 +294,7 @@ cdef void upgrade(App *a, Conn *c, int index) noexcept nogil:
     cdef uint8_t *to
     cdef void *ws = NULL
     if not has(r, SEC_WEBSOCKET_VERSION) or twice(r, SEC_WEBSOCKET_VERSION) or not is_13(value_of(r, SEC_WEBSOCKET_VERSION)):
-        answer_status(a, c, 426, UPGRADE_FIELDS)
+        answer_upgrade_required(a, c)
         return
     if (not has(r, SEC_WEBSOCKET_KEY) or twice(r, SEC_WEBSOCKET_KEY) or not ws_key_ok(key.at, key.n) or
             r.content_length or r.flags & CHUNKED):
@@ -1568,9 +1179,9 @@ cdef void site_note(void *app, int what) noexcept nogil:
             py_log(logging.INFO, "accepting new connections again")
 
 
-cdef void answer_listing(App *a, Conn *c, Slice path, Slice below) noexcept nogil:
+cdef void answer_listing(App *a, Conn *c, Slice path) noexcept nogil:
     """A directory without an index, as a page or as JSON."""
-    cdef int directory = files_directory(&a.files, a.answer.mount.root, below)
+    cdef int directory = files_directory(&a.files, a.answer.mount.root, path_below(a.answer.mount, path))
     cdef int root = -1 if a.files.roots[a.answer.mount.root].follow_symlinks else a.files.roots[a.answer.mount.root].dir
     cdef Block *page = NULL
     cdef uint8_t *to

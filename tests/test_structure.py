@@ -17,7 +17,8 @@ LAYERS = [
     {"linux", "buf"},
     {"http", "ws", "deflate", "files", "reactor"},
     {"accesslog", "topics"},
-    {"handlers"},
+    {"app"},
+    {"answers", "handlers"},
     {"site", "load", "listing", "logwriter", "mediatypes"},
     {"runner", "workers"},
     {"server"},
@@ -31,6 +32,7 @@ STRANGERS = {                    # and who, further down, is still none of its b
     "deflate": {"linux"},
     "accesslog": {"ws", "files", "reactor", "deflate"},
     "topics": {"http", "files"},
+    "answers": {"ws", "deflate", "topics"},
     "server": {"http", "ws", "deflate", "files", "reactor", "buf", "linux"},
     "cli": {"site", "http", "ws", "deflate", "files", "reactor", "buf", "linux"},
 }
