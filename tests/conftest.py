@@ -13,8 +13,8 @@ settings.register_profile("ci", settings.get_profile("default"), derandomize=Tru
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 
-def missing(what):
-    reason = f"{what} is not installed: nothing can be tested in a browser"
+def missing(what, where="in a browser"):
+    reason = f"{what} is not installed: nothing can be tested {where}"
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
