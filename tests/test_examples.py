@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from client import until
+from selenium.webdriver import Keys
 from websockets.sync.client import connect, unix_connect
 
 import c1m
@@ -117,6 +119,88 @@ def test_chat_that_remembers():
             assert said.endswith(": hello")
             with connect(url) as second:
                 assert second.recv() == said
+
+
+@pytest.fixture
+def tabs(browser):
+    """Two tabs of the browser, as functions that do something there: find an element, run a script."""
+    first = browser.current_window_handle
+    browser.switch_to.new_window("tab")
+    second = browser.current_window_handle
+
+    def tab(handle):
+        def within(verb, *arguments):
+            browser.switch_to.window(handle)
+            return getattr(browser, verb)(*arguments)
+
+        return within
+
+    yield tab(first), tab(second)
+    browser.switch_to.window(second)
+    browser.close()
+    browser.switch_to.window(first)
+
+
+def texts(tab, selector):
+    script = "return Array.from(document.querySelectorAll(arguments[0]), (element) => element.textContent)"
+    return tab("execute_script", script, selector)
+
+
+def test_chat_of_two_pages(tabs):
+    def says(tab, text):
+        tab("find_element", "id", "say").send_keys(text, Keys.ENTER)
+
+    def shows(tab, *lines):
+        until(lambda: texts(tab, "#log li") == list(lines), f"the page to show {lines}")
+
+    with example("chat.py", 0) as process:
+        address = f"http://127.0.0.1:{port_said(process)}/"
+        first, second = tabs
+        first("get", address)
+        shows(first, "welcome, guest 1")
+        second("get", address)
+        shows(second, "welcome, guest 2")
+        says(first, "příliš <b>žluťoučký</b> kůň")
+        said = "guest 1: příliš <b>žluťoučký</b> kůň"
+        shows(second, "welcome, guest 2", said)
+        says(second, "good bye")
+        shows(first, "welcome, guest 1", "guest 2 comes in", said, "guest 2: good bye")
+        second("execute_script", "ws.close()")
+        shows(first, "welcome, guest 1", "guest 2 comes in", said, "guest 2: good bye", "guest 2 leaves")
+    shows(first, "welcome, guest 1", "guest 2 comes in", said, "guest 2: good bye", "guest 2 leaves", "closed: 1001")
+
+
+def test_chat_that_remembers_of_two_pages(tabs):
+    """It has the built-in page, on which one connects and then sends."""
+    def enter(tab, address):
+        tab("get", address)
+        tab("find_element", "id", "connect").click()
+        until(lambda: tab("find_element", "id", "state").text == "Connected", "a connection")
+
+    def says(tab, text):
+        message = tab("find_element", "id", "message")
+        message.clear()
+        message.send_keys(text, Keys.ENTER)
+
+    def shows(tab, *endings):
+        def shown():
+            rows = texts(tab, "#log [data-direction=received] .payload")
+            return len(rows) == len(endings) and all(map(str.endswith, rows, endings))
+
+        until(shown, f"the page to show {endings}")
+
+    with example("chat_async.py", 0) as process:
+        address = f"http://127.0.0.1:{port_said(process)}/"
+        first, second = tabs
+        enter(first, address)
+        says(first, "nobody hears this now")
+        shows(first, ": nobody hears this now")
+        enter(second, address)
+        shows(second, ": nobody hears this now")
+        says(second, "but it is remembered")
+        shows(first, ": nobody hears this now", ": but it is remembered")
+        enter(first, address)
+        shows(first, ": but it is remembered", ": nobody hears this now")
 
 
 @pytest.mark.parametrize("function", [c1m.Server, c1m.Root, c1m.Server.websocket])
