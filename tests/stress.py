@@ -48,7 +48,7 @@ CLOSING = [f"/close/{how}" for how in COMPRESSION]
 # Of those who vanish, none can tell what they missed at the end.
 DROPPING = [
     f"/{end}/{mode}/{how}" for end in ("leave", "vanish") for mode in ("drop-newest", "drop-oldest", "latest")
-    for how in COMPRESSION if mode == "drop-newest" or how != "dedicated"
+    for how in COMPRESSION
 ]
 
 

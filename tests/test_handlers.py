@@ -1106,6 +1106,64 @@ def test_a_message_longer_than_the_backlog_may_be_sent_to_who_reads():
         assert server.stats()["routes"]["/ws"] == {"dropped": 0, "closed_slow": 0}
 
 
+def test_one_who_catches_up_in_the_turn_that_found_it_slow_gets_what_comes_later():
+    """It reads while the handler still runs, so that at the end of the turn all that waits can be sent."""
+    taken, caught_up, size = queue.SimpleQueue(), threading.Event(), 1000
+
+    class Burst(Recorder):
+        def on_message(self, other, message):
+            sent = 0
+            while server.stats()["routes"]["/ws"]["dropped"] == 0:
+                ws.send(bytes(size))
+                sent += size + 4
+            taken.put((sent - size - 4, ws.buffered))
+            caught_up.wait(PATIENCE)
+
+    with (
+        open_pair(Burst(), 4096, when_slow="drop-newest", max_backlog=20 * size) as (server, _, client, ws),
+        WebSocket(server.port) as other,
+    ):
+        other.send(frame(TEXT, b"now"))
+        sent, buffered = taken.get(timeout=PATIENCE)
+        client.take(sent - buffered)
+        caught_up.set()
+        client.take(buffered)
+        ws.send("last")
+        assert client.message() == (TEXT, b"last")
+
+
+@pytest.mark.parametrize("when_slow", ["drop-newest", "drop-oldest", "latest"])
+def test_what_is_dropped_is_missed_by_no_context(when_slow):
+    """With a context of its own, a message may be compressed as a reference to an earlier one, which must have come."""
+    generator = random.Random(3)
+    base = generator.randbytes(2000)
+    sent = [i.to_bytes(4, "big") + generator.randbytes(i % 1000) + base for i in range(6000)]
+    opening = handshake("/ws", "Sec-WebSocket-Extensions: permessage-deflate")
+    recorder = Recorder()
+    with (
+        serving(recorder, compression="dedicated", when_slow=when_slow, max_backlog=100_000) as server,
+        WebSocket(server.port, opening=opening, receive_buffer=4096) as client,
+    ):
+        ws = recorder.next("open")
+        ws.subscribe("topic")
+        for message in sent:
+            server.publish("topic", message)
+        until(lambda: server.stats()["routes"]["/ws"]["dropped"] > 0, "it to be too slow")
+        ws.ping(b"end")
+        inflate, got = zlib.decompressobj(-15), []
+        while True:
+            first, n = client.take(2)
+            payload = client.take(int.from_bytes(client.take(2), "big") if n == 126 else n)
+            if first & 15 == PING:
+                break
+            assert first == 0xC2
+            got.append(inflate.decompress(payload + b"\0\0\xff\xff"))
+        numbers = [int.from_bytes(each[:4], "big") for each in got]
+        assert numbers == sorted(set(numbers))
+        assert got == [sent[number] for number in numbers]
+        assert len(got) + server.stats()["routes"]["/ws"]["dropped"] == len(sent)
+
+
 def test_a_burst_in_one_turn_makes_nobody_slow():
     """More than max_backlog at once, to clients that read: what waits for the turn's end does not count."""
 
