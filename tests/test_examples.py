@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from client import until
+from client import PATIENCE, until
 from selenium.webdriver import Keys
 from websockets.sync.client import connect, unix_connect
 
@@ -48,7 +48,7 @@ def get(port, path):
 def echoes(connection, message):
     with connection:
         connection.send(message)
-        return connection.recv() == message
+        return connection.recv(PATIENCE) == message
 
 
 def port_said(process):
@@ -99,13 +99,13 @@ def test_chat():
         assert b"<title>Chat</title>" in get(port, "/")[1]
         url = f"ws://127.0.0.1:{port}/chat"
         with connect(url) as first:
-            assert first.recv() == "welcome, guest 1"
+            assert first.recv(PATIENCE) == "welcome, guest 1"
             with connect(url) as second:
-                assert second.recv() == "welcome, guest 2"
-                assert first.recv() == "guest 2 comes in"
+                assert second.recv(PATIENCE) == "welcome, guest 2"
+                assert first.recv(PATIENCE) == "guest 2 comes in"
                 second.send("hello")
-                assert first.recv() == second.recv() == "guest 2: hello"
-            assert first.recv() == "guest 2 leaves"
+                assert first.recv(PATIENCE) == second.recv(PATIENCE) == "guest 2: hello"
+            assert first.recv(PATIENCE) == "guest 2 leaves"
 
 
 def test_chat_that_remembers():
@@ -115,10 +115,10 @@ def test_chat_that_remembers():
         url = f"ws://127.0.0.1:{port}/ws"
         with connect(url) as first:
             first.send("hello")
-            said = first.recv()
+            said = first.recv(PATIENCE)
             assert said.endswith(": hello")
             with connect(url) as second:
-                assert second.recv() == said
+                assert second.recv(PATIENCE) == said
 
 
 @pytest.fixture
