@@ -169,5 +169,5 @@ cdef extern from *:
     # clock_gettime(2), gmtime_r(3)
     struct tm:
         int tm_sec, tm_min, tm_hour, tm_mday, tm_mon, tm_year, tm_wday
-    int CLOCK_REALTIME_COARSE, CLOCK_MONOTONIC_COARSE
+    int CLOCK_MONOTONIC, CLOCK_REALTIME_COARSE, CLOCK_MONOTONIC_COARSE
     int clock_gettime(int clock, timespec *out) noexcept nogil

@@ -114,6 +114,8 @@ cdef struct Reactor:
     int32_t *dirty               # fds with output that conn_post queued, to be sent at the end of the turn
     int dirty_n
     bint in_turn
+    int64_t until_ns             # when those who come in this turn have had their time (CLOCK_MONOTONIC)
+    size_t share                 # bytes of queued output that each visitor may send in this turn
     unsigned long thread         # that runs the reactor, 0 for none (pthread_self(3))
     Queue *spare_queues          # never freed while the reactor lives: see conn_unsent
     int32_t *doomed              # fds to be closed at the end of the turn

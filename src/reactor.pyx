@@ -26,11 +26,11 @@ import os
 
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memmove, memset
 
 from c1m.buf cimport block_copy, block_drop, block_hold
 from c1m.linux cimport (
-    AF_INET, AF_INET6, CLOCK_MONOTONIC_COARSE, CLOCK_REALTIME_COARSE, EAGAIN, ECONNABORTED, EFD_CLOEXEC, EFD_NONBLOCK, EINTR, EMFILE, ENFILE,
+    AF_INET, AF_INET6, CLOCK_MONOTONIC, CLOCK_MONOTONIC_COARSE, CLOCK_REALTIME_COARSE, EAGAIN, ECONNABORTED, EFD_CLOEXEC, EFD_NONBLOCK, EINTR, EMFILE, ENFILE,
     ENOBUFS, ENOMEM, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT,
     EPOLLRDHUP, MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, MSG_MORE, MSG_NOSIGNAL, PROT_READ, PROT_WRITE,
     RLIMIT_NOFILE, SHUT_WR, SIOCOUTQ, SOCK_CLOEXEC, SOCK_NONBLOCK, accept4, c_read, c_write, clock_gettime, close, epoll_create1,
@@ -45,8 +45,11 @@ cdef enum:
     EVENTS = 512                 # taken from epoll at a time
     INBOX = 128 << 10            # one recv's worth; also all that is kept of a paused visitor's input
     ACCEPTS = 256                # per listener and turn
+    TURN_NS = 4000000            # of a turn, that go to files, and again to visitors whom earlier ones put off
     RUNS = 256                   # pieces in one sendmsg
-    SENDS = 1 << 20              # bytes of queued output per visitor and turn
+    TURN_SENDS = 16 << 20        # bytes of queued output in a turn, shared by those who are visited in it:
+    SHARE_MOST = 1 << 20         # to each so many
+    SHARE_LEAST = 64 << 10
     LINGER_MS = 2000
     KEPT_BLOCK = 4 << 20         # malloc keeps the memory of freed blocks below this size
     KEPT_IDLE = 16 << 20         # up to so many bytes of it
@@ -208,6 +211,12 @@ cdef void listeners_close(Reactor *r) noexcept nogil:
             close(fd)
 
 
+cdef inline int64_t nanoseconds() noexcept nogil:
+    cdef timespec t
+    clock_gettime(CLOCK_MONOTONIC, &t)
+    return <int64_t>t.tv_sec * 1000000000 + t.tv_nsec
+
+
 # ---- the socket's edge ----
 
 cdef inline ssize_t net_recv(Reactor *r, Conn *c, uint8_t *to, size_t n) noexcept nogil:
@@ -358,7 +367,10 @@ cdef void conn_send(Reactor *r, Conn *c, Block *block, int64_t at, size_t n) noe
         if not c.flags & CLOSED:
             queue_add(r, c, block, at, n, 0)
             if block.fd >= 0 and c.output != NULL and c.output.first.next == NULL:
-                queue_send(r, c)
+                if nanoseconds() < r.until_ns:
+                    queue_send(r, c)
+                else:
+                    conn_again(r, c)        # files have had their time in this turn
         return
     r.outbox_n = 0
     runs[0].iov_base, runs[0].iov_len = r.outbox, head
@@ -501,7 +513,7 @@ cdef void queue_send(Reactor *r, Conn *c) noexcept nogil:
     cdef iovec[RUNS] runs
     cdef Piece *piece
     cdef ssize_t sent
-    cdef size_t share = SENDS
+    cdef size_t share = r.share
     cdef int n
     while q.first != NULL and share:
         piece = q.first
@@ -524,7 +536,7 @@ cdef void queue_send(Reactor *r, Conn *c) noexcept nogil:
     if q.first == NULL:
         queue_retire(r, c)
         return
-    if share < SENDS or not c.flags & STALLED:
+    if share < r.share or not c.flags & STALLED:
         peer_reads(r, c)
         conn_deadline_set(r, c, r.stall_timer)
         c.flags |= STALLED
@@ -769,6 +781,8 @@ cdef void reactor_turn(Reactor *r, int wait_ms) noexcept nogil:
         n = 0
     r.turns += 1
     r.in_turn = True
+    r.until_ns = nanoseconds() + TURN_NS
+    r.share = max(<size_t>SHARE_LEAST, min(<size_t>SHARE_MOST, <size_t>TURN_SENDS // (n + r.again_n + 1)))
     clock_read(r)
     for i in range(n):
         if i + 1 < n:
@@ -821,16 +835,22 @@ cdef inline void conn_ready(Reactor *r, Conn *c, uint32_t events) noexcept nogil
 
 
 cdef void again_run(Reactor *r) noexcept nogil:
-    """Visits those whom the last turn put off. Who is put off once more waits for the next."""
+    """Visits those whom earlier turns put off, for a while, and puts who is put off once more behind the others.
+
+    A visit may take long although it sends little: what goes to a peer with a tiny window the kernel cuts to pieces.
+    """
     cdef uint64_t *list = r.again
-    cdef int i, n = r.again_n
+    cdef int i = 0, n = r.again_n
+    cdef int64_t until = nanoseconds() + TURN_NS if n > 1 else 0
     cdef Conn *c
     cdef bint resumed
     r.again, r.again_now = r.again_now, list
     r.again_n = 0
-    for i in range(n):
+    # All of them where the list fills up, with visitors that have gone and come again.
+    while i < n and (i == 0 or n > r.size or nanoseconds() < until):
         c = &r.table[<uint32_t>list[i]]
-        if c.generation != <uint32_t>(list[i] >> 32) or c.kind != VISITOR:
+        i += 1
+        if c.generation != <uint32_t>(list[i - 1] >> 32) or c.kind != VISITOR:
             continue
         c.flags &= ~AGAIN
         if c.flags & CLOSED:
@@ -847,6 +867,11 @@ cdef void again_run(Reactor *r) noexcept nogil:
             resumed = c.flags & RESUMED != 0
             c.flags &= ~RESUMED
             conn_read(r, c, resumed)
+    if i < n:
+        memmove(list, list + i, (n - i) * sizeof(uint64_t))
+        memcpy(list + (n - i), r.again, r.again_n * sizeof(uint64_t))
+        r.again, r.again_now = list, r.again
+        r.again_n += n - i
 
 
 cdef void woken(Reactor *r) noexcept nogil:
@@ -959,13 +984,14 @@ cdef class Loop:
         keep_freed(KEPT_BLOCK, KEPT_IDLE)
         r.size = <int>min(limit.rlim_cur, <uint64_t>1 << 24)
         r.table = <Conn *>reserved(r.size * sizeof(Conn))
-        r.again = <uint64_t *>reserved(r.size * sizeof(uint64_t))
-        r.again_now = <uint64_t *>reserved(r.size * sizeof(uint64_t))
+        r.again = <uint64_t *>reserved(2 * r.size * sizeof(uint64_t))
+        r.again_now = <uint64_t *>reserved(2 * r.size * sizeof(uint64_t))
         r.doomed = <int32_t *>reserved(r.size * sizeof(int32_t))
         r.dirty = <int32_t *>reserved(r.size * sizeof(int32_t))
         r.inbox = <uint8_t *>reserved(INBOX)
         r.outbox = <uint8_t *>reserved(OUTBOX)
         r.events = <epoll_event *>reserved(EVENTS * sizeof(epoll_event))
+        r.share = SHARE_MOST
         r.timers_n = 1           # 0 means none
         r.stall_timer = r.linger_timer = timer_for(r, stall_ms)
         r.linger_timer = timer_for(r, LINGER_MS)
@@ -991,8 +1017,8 @@ cdef class Loop:
             close(r.epoll)
         release(r.table, r.size * sizeof(Conn))
         release(r.peers, r.size * sizeof(Peer))
-        release(r.again, r.size * sizeof(uint64_t))
-        release(r.again_now, r.size * sizeof(uint64_t))
+        release(r.again, 2 * r.size * sizeof(uint64_t))
+        release(r.again_now, 2 * r.size * sizeof(uint64_t))
         release(r.doomed, r.size * sizeof(int32_t))
         release(r.dirty, r.size * sizeof(int32_t))
         release(r.inbox, INBOX)

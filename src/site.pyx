@@ -231,6 +231,8 @@ cdef size_t http_readable(App *a, Conn *c, uint8_t *bytes, size_t n) noexcept no
         moved = True
         answer(a, c)
         if conn_ending(c):
+            if used < n:
+                conn_finish(a.r, c, True)       # more came behind the last request, and more of it may be on its way
             return n
         if c.state != HTTP:
             return used + ws_readable(a, c, bytes + used, n - used)
