@@ -7,8 +7,8 @@ What is never served: anything outside the root, whatever links say, unless foll
 with a dot, which is also what keeps "." and ".." out, save .well-known in the root (RFC 8615); what is neither
 file nor directory (a FIFO or device is opened without blocking and closed again).
 
-The cache maps (root, path) to a File. Contents of up to SMALL_MOST bytes are held in memory, larger files are
-held open. A File is looked at again once a second, when it is asked for; if its inode, size or times have
+The cache maps (root, path) to a File. Contents of up to SMALL_MOST bytes are held in memory, and up to WARM_MOST from
+when they are asked for a second time; larger files are held open. A File is looked at again once a second, when it is asked for; if its inode, size or times have
 changed it is loaded anew, and so are all when the root's path leads to another directory. It is bounded in files,
 bytes and descriptors; the file longest unasked goes first, and in any case after a minute.
 
@@ -31,7 +31,8 @@ from c1m.linux cimport (
 )
 
 cdef enum:
-    SMALL_MOST = 32 << 10        # bytes; beyond, sendfile costs less than a copy
+    SMALL_MOST = 32 << 10        # bytes that are read into memory at once,
+    WARM_MOST = 128 << 10        # and when asked for again; beyond, sendfile costs less than a copy
     OPEN_MOST = 256              # files held open
     TYPES = 4096                 # a power of two, with room to spare for some 1,500 extensions
     FRESH_MS = 1000
@@ -277,6 +278,8 @@ cdef Found find(Files *f, int root, Slice path, uint8_t sidecar, int64_t now_ms,
         file = file.chain
     if file != NULL and (now_ms - file.checked_ms < FRESH_MS or still_there(f, file, now_ms)):
         f.hits += 1
+        if file.body.fd >= 0 and file.size <= WARM_MOST:
+            file_warm(f, file)
         found[0] = file
         return FILE_FOUND
     if file != NULL:
@@ -445,10 +448,10 @@ cdef File *file_new(Files *f, int root, Slice path, uint8_t sidecar, int fd, con
 
 
 cdef void etag_make(File *file, const stat_t *stat) noexcept nogil:
-    """Of what is in memory a hash; else of the times, too: size and mtime alone stay, where a build sets all times alike
+    """Of a small file a hash of its contents; else of the times, too: size and mtime alone stay, where a build sets all times alike
     (RFC 9110 section 8.8.1). What is an encoded form of a file says so, for it may be as long and as old."""
     cdef uint64_t version
-    if file.body.fd < 0:
+    if file.size <= SMALL_MOST:
         version = hashed(file.body.data, file.body.size, 0)
     else:
         version = hashed(<const uint8_t *>&stat.st_mtim, sizeof(timespec), 0) ^ hashed(<const uint8_t *>&stat.st_ctim, sizeof(timespec), 1)
@@ -456,24 +459,43 @@ cdef void etag_make(File *file, const stat_t *stat) noexcept nogil:
                       <unsigned long long>version, <unsigned long long>file.size, ending_of(file.sidecar)))
 
 
+cdef void file_warm(Files *f, File *file) noexcept nogil:
+    """Reads a file that is held open into memory. Where it has become shorter or memory is out, it stays as it is."""
+    cdef Block *block = block_read(file.body.fd, file.size)
+    if block == NULL or <int64_t>block.size < file.size:
+        block_drop(block)
+        return
+    f.bytes -= memory_of(file)
+    f.open_count -= 1
+    block_drop(file.body)
+    file.body = block
+    f.bytes += memory_of(file)
+    bounds_keep(f, file)
+
+
+cdef Block *block_read(int fd, size_t n) noexcept nogil:
+    """The first n bytes of a file, or as many as there are. NULL: memory is out."""
+    cdef Block *block = block_new(n)
+    cdef ssize_t got
+    while block != NULL and block.size < n:
+        got = pread(fd, block.data + block.size, n - block.size, block.size)
+        if got <= 0:
+            break
+        block.size += got
+    return block
+
+
 cdef Block *body_of(int fd, const stat_t *stat) noexcept nogil:
     """A small file's contents, or a larger one's descriptor, which is then the block's to close. NULL: memory is out."""
     cdef Block *block
-    cdef ssize_t got
     if stat.st_size > SMALL_MOST:
         block = block_new(0)
         if block != NULL:
             block.fd = fd
         return block
-    block = block_new(stat.st_size)
-    if block == NULL:
-        return NULL
-    while block.size < block.room:
-        got = pread(fd, block.data + block.size, block.room - block.size, block.size)
-        if got <= 0:
-            break                # it has become shorter since fstat: what is there is what it is
-        block.size += got
-    close(fd)
+    block = block_read(fd, stat.st_size)     # if it has become shorter since fstat, what is there is what it is
+    if block != NULL:
+        close(fd)
     return block
 
 

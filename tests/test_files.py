@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import os
+import random
 import re
 import socket
 import subprocess
@@ -19,6 +20,7 @@ TYPES = {"html": "text/html", "txt": "text/plain", "gz": "application/gzip"}
 CANARY = b"this is nobody's to read"
 SMALL_MOST = 32 << 10            # contents up to here are kept in memory
 FILES_MOST, BYTES_MOST, OPEN_MOST = 16384, 64 << 20, 256
+WARM_MOST = 128 << 10
 OVERHEAD = 216                   # bytes that are known of a file beside its path and contents
 OLD_TIME = (10**18, 10**18)      # in nanoseconds: of access and change
 
@@ -426,7 +428,7 @@ def test_a_root_that_is_replaced_is_seen_within_a_second(tmp_path, openat2):
 
 def test_what_nobody_asks_for_is_forgotten_and_its_descriptor_closed(tmp_path):
     for name in ("large", "asked"):
-        (tmp_path / name).write_bytes(bytes(SMALL_MOST + 1))
+        (tmp_path / name).write_bytes(bytes(WARM_MOST + 1))
     roots = Roots([tmp_path], {})
     for name in (b"/large", b"/asked"):
         roots.find(0, name, 0)
@@ -683,6 +685,31 @@ def test_bytes_in_memory_are_bounded(tmp_path):
         assert roots.counters()["bytes"] <= BYTES_MOST
     assert roots.counters()["bytes"] > BYTES_MOST - 2 * SMALL_MOST
     assert roots.counters()["files"] >= BYTES_MOST // (SMALL_MOST + OVERHEAD + len("/1000"))
+
+
+@pytest.mark.parametrize(("size", "at_once", "again"), [
+    (SMALL_MOST, True, True), (SMALL_MOST + 1, False, True), (WARM_MOST, False, True), (WARM_MOST + 1, False, False),
+])
+def test_what_is_asked_for_again_comes_into_memory_unless_it_is_large(tmp_path, openat2, size, at_once, again):
+    contents = random.Random(size).randbytes(size)
+    (tmp_path / "file").write_bytes(contents)
+    roots = Roots([tmp_path], {}, openat2)
+    first, second, third = (roots.find(0, b"/file", now) for now in (0, 500, 1500))
+    assert (first["in_memory"], second["in_memory"], third["in_memory"]) == (at_once, again, again)
+    assert first["contents"] == second["contents"] == third["contents"] == contents
+    assert first["etag"] == second["etag"] == third["etag"]
+    counters = roots.counters()
+    assert counters["open"] == (not again)
+    assert counters["bytes"] == OVERHEAD + len("/file") + (size if again else 0)
+
+
+def test_a_file_that_has_become_shorter_is_not_taken_into_memory(tmp_path):
+    (tmp_path / "file").write_bytes(bytes(WARM_MOST))
+    roots = Roots([tmp_path], {})
+    roots.find(0, b"/file", 0)
+    os.truncate(tmp_path / "file", 10)
+    assert not roots.find(0, b"/file", 500)["in_memory"]      # its length may have been promised
+    assert roots.find(0, b"/file", 1500)["contents"] == bytes(10)
 
 
 def test_the_bounds_are_settings(tmp_path):
