@@ -157,8 +157,8 @@ class Server:
     write_timeout: seconds that a client may leave what we send unread. Default 60.
     shutdown_timeout: seconds that a stopping server waits for what is in flight. Default 3.
     cache_files: how many files are remembered, the most recently asked for. Default 16384.
-    cache_bytes: memory that they may take. The contents of those up to 32 KiB are in it, and up to 128 KiB once they are
-        asked for again; stats() tells how much there is, and how often it served. Default 64 MiB.
+    cache_bytes: memory that they may take. The contents of those up to 32 KiB are in it, and up to 128 KiB once they
+        are asked for again; stats() tells how much there is, and how often it served. Default 64 MiB.
     mime_types: media types by file extension, such as ``{"geojson": "application/geo+json"}``, beside those that
         are known already. Text gets ``charset=utf-8``. Default none.
     access_log: a file to which a line is appended for every answer, or ``"-"`` for standard output. Lines are written
