@@ -418,7 +418,7 @@ cdef void dirty_run(Reactor *r) noexcept nogil:
         c = &r.table[r.dirty[i]]
         i += 1
         c.flags &= ~DIRTY
-        if c.flags & CLOSED or c.output == NULL or not drained(r, c):
+        if c.flags & CLOSED or c.output == NULL or not drained(r, c, c.flags & (STALLED | WANTS_DRAIN) != 0):
             continue
         if c.flags & FINISHING:
             conn_settle(r, c)
@@ -601,13 +601,12 @@ cdef void stalled(Reactor *r, Conn *c) noexcept nogil:
     epoll_ctl(r.epoll, EPOLL_CTL_MOD, fd_of(r, c), &event)
 
 
-cdef bint drained(Reactor *r, Conn *c) noexcept nogil:
-    """Sends what it can of the queue and tells the application. Whether nothing is left, and the visitor still there."""
-    cdef bint waited = c.flags & (STALLED | WANTS_DRAIN) != 0
+cdef bint drained(Reactor *r, Conn *c, bint told) noexcept nogil:
+    """Sends what it can of the queue. told: the application is to hear of it. Whether nothing is left, and the visitor still there."""
     queue_send(r, c)
     if c.flags & CLOSED or (c.output != NULL and not c.flags & WANTS_DRAIN):
         return False
-    if waited and not c.flags & FINISHING:
+    if told and not c.flags & FINISHING:
         r.on.drained(r.app, c)
     return c.output == NULL and not c.flags & CLOSED
 
@@ -616,7 +615,7 @@ cdef void conn_drained(Reactor *r, Conn *c) noexcept nogil:
     """The kernel may take more."""
     cdef bint all
     r.visited = c
-    all = drained(r, c)
+    all = drained(r, c, True)
     conn_flush(r, c, 0)
     r.visited = NULL
     if c.flags & (CLOSED | FINISHING):

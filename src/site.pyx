@@ -165,7 +165,8 @@ cdef void site_drained(void *app, Conn *c) noexcept nogil:
     cdef App *a = <App *>app
     if c.state == HTTP:
         answer_left(a, c)
-        return                   # site_readable, which follows, sets the deadline
+        conn_deadline(a.r, c, a.keep_timer)          # unless site_readable, which follows, finds a request begun
+        return
     if c.output != NULL:
         if conn_backlog(c) <= route_of(a, c).max_backlog // 2:
             py_waited(c)
@@ -213,7 +214,7 @@ cdef size_t http_readable(App *a, Conn *c, uint8_t *bytes, size_t n) noexcept no
     """Answers the requests in bytes[:n]; returns how many bytes they were."""
     cdef HttpParser *parser = http_of(c)
     cdef bint begun = parser.scanned != 0 or parser.phase != AT_HEAD
-    cdef bint moved = begun or c.timer == a.r.stall_timer       # whether there was more than empty lines
+    cdef bint moved = begun      # whether there was more than empty lines
     cdef size_t used = 0
     while c.output == NULL:
         used += http_next(parser, bytes + used, n - used, &a.request)
