@@ -28,6 +28,7 @@ cdef enum ConnFlag:
     WANTS_DRAIN = 0x1000         # on.drained is wanted, though output may never have stalled
     STALLED = 0x2000             # the kernel would not take all of its output: its deadline is the stall timer's
     UNGATED = 0x4000             # read however much output waits: the application bounds that itself
+    DUPLEX = 0x8000              # input goes on while output waits: what the application left of it is not whole yet
 
 cdef struct Piece:               # some bytes of a block, waiting to be sent
     Piece *next

@@ -297,7 +297,7 @@ cdef void conn_read(Reactor *r, Conn *c, bint resumed) noexcept nogil:
         conn_settle(r, c)
     elif c.flags & HELD:
         pass                     # conn_hold visits it again
-    elif c.output != NULL and (used < have or conn_choked(c)):
+    elif c.output != NULL and (conn_choked(c) or (used < have and not c.flags & DUPLEX)):
         c.flags |= PAUSED
     elif c.flags & PEER_DONE:
         conn_finish(r, c, False)

@@ -61,7 +61,7 @@ from c1m.linux cimport (
     pthread_mutex_unlock, usleep,
 )
 from c1m.reactor cimport (
-    BACKLOG_MOST, CLOSED, ENDING, HELD, NOTE_FULL, OUTBOX, PEER_MOST, STALLED, UNGATED, WANTS_DRAIN, Conn, Loop,
+    BACKLOG_MOST, CLOSED, DUPLEX, ENDING, HELD, NOTE_FULL, OUTBOX, PEER_MOST, STALLED, UNGATED, WANTS_DRAIN, Conn, Loop,
     Reactor, Upcalls, conn_backlog, conn_choked, conn_close, conn_deadline, conn_drop, conn_ending, conn_finish,
     conn_hold, conn_of, conn_peer, conn_post, conn_push, conn_room, conn_send, conn_unsent, conn_wrote, handle_of,
     reactor_alarm, reactor_close_all, reactor_is_here, reactor_wake, timer_for,
@@ -336,6 +336,7 @@ cdef void upgrade(App *a, Conn *c, int index) noexcept nogil:
     c.route = index
     c.cold = ws if ws != NULL else codec
     ws_start(<WsParser *>c.engine, WS_SERVER | (WS_DEFLATE if agreed_n else 0))
+    c.flags |= DUPLEX
     if route.when_slow != SLOW_CLOSE:
         c.flags |= UNGATED       # its backlog is bounded by dropping: to read on brings no more
     conn_deadline(a.r, c, route.ping_timer)

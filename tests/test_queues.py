@@ -163,6 +163,19 @@ def test_a_slow_readers_own_messages_are_heard(when_slow):
         assert recorder.next("close") == (4000, "")
 
 
+def test_a_header_that_comes_in_two_is_read_while_output_waits():
+    settings = {"when_slow": "drop-newest", "max_backlog": 64 * MIB}
+    with open_pair(Subscribed(), SMALL_BUFFER, **settings) as (server, recorder, client, ws):
+        stuffed(ws)
+        for message in (b"one", b"two"):
+            first, *rest = frame(TEXT, message)
+            received = server.stats()["bytes_received"]
+            client.send(bytes([first]))
+            until(lambda received=received: server.stats()["bytes_received"] == received + 1, "half a header")
+            client.send(bytes(rest))
+            assert recorder.next("message") == message.decode()
+
+
 def test_resume_is_heard_while_output_waits():
     class Pauses(Recorder):
         def on_message(self, ws, message):
