@@ -810,15 +810,13 @@ cdef uint32_t publish(App *a, Slice name, Block *frame, uint64_t sender) noexcep
 
 cdef Command *commands_run(App *a, Command *command, int64_t *budget) noexcept nogil:
     """Carries out a list of commands, and frees them, until the budget is used up: returns those that are left."""
-    cdef bint python
     while command != NULL and budget[0] > 0:
-        python = command.kind >= COMMAND_PYTHON
-        if python:
-            with gil:            # once for all of them that come together
-                while command != NULL and command.kind >= COMMAND_PYTHON and budget[0] > 0:
-                    command = command_run(a, command, budget)
-        else:
+        if command.kind < COMMAND_PYTHON:
             command = command_run(a, command, budget)
+            continue
+        with gil:                # once for all of them that come together
+            while command != NULL and command.kind >= COMMAND_PYTHON and budget[0] > 0:
+                command = command_run(a, command, budget)
     return command
 
 
