@@ -7,7 +7,7 @@ mount_find comes first: the answer's mount and who may read it count for every a
 begun by head_begin, which counts it, and ended by head_end. What is written goes by conn_room and conn_send.
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.stdlib cimport free
 from libc.string cimport memcmp, memcpy, memset
 

@@ -1,6 +1,6 @@
 """What the application keeps: its routes and mounts, the answer being written, what other threads ask for."""
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from c1m.accesslog cimport Log
 from c1m.buf cimport Block, Slice

@@ -33,6 +33,14 @@ class Subscribed(Recorder):
         super().on_open(ws)
 
 
+class Pauses(Recorder):
+    """Takes one message at a time: paused before the test hears of it, and so before it can resume."""
+
+    def on_message(self, ws, message):
+        ws.pause()
+        super().on_message(ws, message)
+
+
 # ---- what other threads ask for ----
 
 
@@ -177,11 +185,6 @@ def test_a_header_that_comes_in_two_is_read_while_output_waits():
 
 
 def test_resume_is_heard_while_output_waits():
-    class Pauses(Recorder):
-        def on_message(self, ws, message):
-            super().on_message(ws, message)
-            ws.pause()
-
     with open_pair(Pauses(), SMALL_BUFFER, when_slow="drop-newest", max_backlog=64 * MIB) as (_, recorder, client, ws):
         stuffed(ws)
         client.send(frame(TEXT, b"one") + frame(TEXT, b"two") + frame(TEXT, b"three"))
@@ -201,11 +204,6 @@ def test_reading_goes_on_before_the_client_has_read_all():
 
 
 def test_a_client_that_goes_while_it_is_paused_is_noticed():
-    class Pauses(Recorder):
-        def on_message(self, ws, message):
-            ws.pause()
-            super().on_message(ws, message)
-
     with open_pair(Pauses(), idle_timeout=0.4) as (_, recorder, client, _):
         client.send(frame(TEXT, b"x") + frame(TEXT, b"never heard"))
         recorder.next("message")
@@ -214,11 +212,6 @@ def test_a_client_that_goes_while_it_is_paused_is_noticed():
 
 
 def test_a_client_that_stays_while_it_is_paused_is_pinged_and_kept():
-    class Pauses(Recorder):
-        def on_message(self, ws, message):
-            ws.pause()
-            super().on_message(ws, message)
-
     with open_pair(Pauses(), idle_timeout=0.4) as (_, recorder, client, ws):
         client.send(frame(TEXT, b"x"))
         recorder.next("message")
