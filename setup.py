@@ -12,18 +12,55 @@ if sys.platform != "linux":
 
 from Cython.Build import cythonize  # only where it can be of use
 
-MODULES = ["accesslog", "answers", "deflate", "files", "http", "reactor", "site", "topics", "ws"]
 LIBRARIES = {"deflate": ["z"], "ws": ["crypto"]}
 HEADERS = {
     "openssl/sha.h": "OpenSSL's headers: apt install libssl-dev (Debian, Ubuntu) or dnf install openssl-devel (Fedora)",
     "zlib.h": "zlib's headers: apt install zlib1g-dev (Debian, Ubuntu) or dnf install zlib-devel (Fedora)",
 }
 
+# Cython looks for c1m/reactor.pxd in a folder called c1m; ours is called src.
+root = Path(__file__).resolve().parent
+package = root / "build" / "cimport" / "c1m"
+package.parent.mkdir(parents=True, exist_ok=True)
+if not package.is_symlink():
+    package.symlink_to("../../src", target_is_directory=True)
+
+
+def extensions(folder, prefix=""):
+    """The extension modules whose sources lie in a folder, as C."""
+    return cythonize(
+        [
+            Extension(
+                f"c1m.{prefix}{path.stem}",
+                [f"{folder}/{path.name}"],
+                libraries=LIBRARIES.get(path.stem, []),
+                # Conn.parser holds now one parser's struct and now another's.
+                extra_compile_args=["-fno-strict-aliasing", *([] if "CFLAGS" in os.environ else ["-O3"])],
+            )
+            for path in sorted((root / folder).glob("*.pyx"))
+        ],
+        include_path=[str(package.parent)],
+        build_dir="build/c",
+        compiler_directives={
+            "language_level": 3,
+            "boundscheck": False,
+            "wraparound": False,
+            "initializedcheck": False,
+            "cdivision": True,
+        },
+    )
+
 
 class BuildExt(build_ext):
-    """build_ext on all CPUs that names a missing header before the compiler does."""
+    """build_ext on all CPUs that names a missing header before the compiler does.
+
+    Where it builds for those who work on c1m (`pip install -e`, `build_ext --inplace`) it makes the probes, too: the
+    windows through which tests and benchmarks see the C modules. No wheel has them.
+    """
 
     def finalize_options(self):
+        if self.inplace or self.editable_mode:
+            self.distribution.ext_modules += extensions("tests/probes", "_probe_")
         super().finalize_options()
         self.parallel = self.parallel or os.cpu_count()
 
@@ -39,35 +76,4 @@ class BuildExt(build_ext):
         super().build_extensions()
 
 
-# Cython looks for c1m/reactor.pxd in a folder called c1m; ours is called src.
-root = Path(__file__).resolve().parent
-package = root / "build" / "cimport" / "c1m"
-package.parent.mkdir(parents=True, exist_ok=True)
-if not package.is_symlink():
-    package.symlink_to("../../src", target_is_directory=True)
-
-extensions = [
-    Extension(
-        f"c1m.{name}",
-        [f"src/{name}.pyx"],
-        libraries=LIBRARIES.get(name, []),
-        # Conn.engine holds now one parser's struct and now another's.
-        extra_compile_args=["-fno-strict-aliasing", *([] if "CFLAGS" in os.environ else ["-O3"])],
-    )
-    for name in MODULES
-]
-setup(
-    cmdclass={"build_ext": BuildExt},
-    ext_modules=cythonize(
-        extensions,
-        include_path=[str(package.parent)],
-        build_dir="build/c",
-        compiler_directives={
-            "language_level": 3,
-            "boundscheck": False,
-            "wraparound": False,
-            "initializedcheck": False,
-            "cdivision": True,
-        },
-    ),
-)
+setup(cmdclass={"build_ext": BuildExt}, ext_modules=extensions("src"))

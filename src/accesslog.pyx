@@ -11,7 +11,7 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, strlen
 
 from c1m.buf cimport Slice, put, put_number, put_text, same_letters
-from c1m.http cimport DATE_SIZE, Request, http_date
+from c1m.http cimport DATE_SIZE, HttpRequest, http_date
 from c1m.linux cimport (
     MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap,
     pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock,
@@ -19,7 +19,7 @@ from c1m.linux cimport (
 
 cdef enum:
     BUFFER = 16 << 20            # bytes; touched only as far as lines pile up between two takings
-    NUMBER_MOST = 20             # digits
+    MAX_NUMBER = 20             # digits
 
 
 cdef Log *log_new(bint as_json) noexcept nogil:
@@ -43,7 +43,7 @@ cdef void log_free(Log *log) noexcept nogil:
         free(log)
 
 
-cdef void log_line(const Log *log, Line *line, const char *peer, const Request *r, int status, int64_t length, int64_t unix_s) noexcept nogil:
+cdef void log_line(const Log *log, Line *line, const char *peer, const HttpRequest *r, int status, int64_t length, int64_t unix_s) noexcept nogil:
     """Makes a line. length: bytes of the body as announced, 0 for none."""
     line.length = length
     if log.as_json:
@@ -54,7 +54,7 @@ cdef void log_line(const Log *log, Line *line, const char *peer, const Request *
 
 cdef Line *line_copy(const Line *line) noexcept nogil:
     """A line for later, to be freed; NULL when memory is out."""
-    cdef size_t n = sizeof(Line) - LINE_MOST + line.n
+    cdef size_t n = sizeof(Line) - MAX_LINE + line.n
     cdef Line *copy = <Line *>malloc(n)
     if copy != NULL:
         memcpy(copy, line, n)
@@ -63,7 +63,7 @@ cdef Line *line_copy(const Line *line) noexcept nogil:
 
 cdef void log_write(Log *log, const Line *line, size_t unsent) noexcept nogil:
     """Adds a line. unsent: bytes of head and body that never left."""
-    cdef uint8_t[NUMBER_MOST] number
+    cdef uint8_t[MAX_NUMBER] number
     cdef size_t digits = put_number(number, line.length - min(<int64_t>unsent, line.length)) - number
     cdef uint8_t *to
     pthread_mutex_lock(&log.lock)
@@ -95,7 +95,7 @@ cdef bytes log_take(Log *log):
     return lines
 
 
-cdef void put_combined(Line *line, const char *peer, const Request *r, int status, int64_t unix_s) noexcept nogil:
+cdef void put_combined(Line *line, const char *peer, const HttpRequest *r, int status, int64_t unix_s) noexcept nogil:
     """Apache's "combined" format, as nginx writes it: other bytes than printable ASCII, and quotes, as \\xHH."""
     cdef uint8_t[DATE_SIZE] date
     cdef uint8_t *to = put_text(put_text(line.text, peer), b" - - [")
@@ -111,7 +111,7 @@ cdef void put_combined(Line *line, const char *peer, const Request *r, int statu
     line.n = put_text(to, b"\"\n") - line.text
 
 
-cdef void put_json(Line *line, const char *peer, const Request *r, int status, int64_t unix_s) noexcept nogil:
+cdef void put_json(Line *line, const char *peer, const HttpRequest *r, int status, int64_t unix_s) noexcept nogil:
     """A JSON object on a line; bytes that are not ASCII stand as the characters of Latin-1."""
     cdef uint8_t *to = put_number(put_text(line.text, b"{\"time\": "), unix_s)
     to = put_text(put_text(to, b", \"remote\": \""), peer)
@@ -126,11 +126,11 @@ cdef void put_json(Line *line, const char *peer, const Request *r, int status, i
 
 
 cdef uint8_t *put_value(uint8_t *to, Slice value, const char *escape) noexcept nogil:
-    """Up to VALUE_MOST bytes; what could end the string or the line as escape and two hexadecimal digits."""
+    """Up to MAX_VALUE bytes; what could end the string or the line as escape and two hexadecimal digits."""
     cdef const char *digits = b"0123456789ABCDEF"
     cdef size_t i
     cdef uint8_t c
-    for i in range(min(value.n, <size_t>VALUE_MOST)):
+    for i in range(min(value.n, <size_t>MAX_VALUE)):
         c = value.at[i]
         if c >= 0x20 and c < 0x7f and c != c'"' and c != c'\\':
             to[0] = c
@@ -146,7 +146,7 @@ cdef inline Slice or_dash(Slice value) noexcept nogil:
     return value if value.n else Slice(b"-", 1)
 
 
-cdef Slice field_named(const Request *r, const char *lower) noexcept nogil:
+cdef Slice field_named(const HttpRequest *r, const char *lower) noexcept nogil:
     """The first field of that name, or an empty slice."""
     cdef int i
     for i in range(r.count):

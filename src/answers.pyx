@@ -15,25 +15,25 @@ from c1m.accesslog cimport Line, line_copy, log_line, log_write
 from c1m.app cimport Answer, App, Mount
 from c1m.buf cimport Block, Slice, block_copy, put, put_number, put_text
 from c1m.files cimport (
-    FILE_BUSY, FILE_DIRECTORY, FILE_FOUND, PATH_MOST, File, Found, files_find, files_keep, files_sidecar,
+    FILE_BUSY, FILE_DIRECTORY, FILE_FOUND, MAX_PATH, File, FindResult, files_find, files_keep, files_sidecar,
     files_sidecars,
 )
 from c1m.http cimport (
-    ACCEPTS_NAMED, ACCEPT_ENCODING, BROTLI, DATE_AT, DATE_SIZE, GET, GZIP, HEAD, HEAD_MOST, IDENTITY,
-    IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE, ORIGIN, RANGE, RANGES_MOST, Coding, Span, has, http_accepts, http_coding, http_connection, http_date, http_escape,
+    ACCEPTS_NAMED, ACCEPT_ENCODING, BROTLI, DATE_AT, DATE_SIZE, GET, GZIP, HEAD, MAX_HEAD, IDENTITY,
+    IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE, ORIGIN, RANGE, MAX_RANGES, Coding, ByteRange, has, http_accepts, http_coding, http_connection, http_date, http_escape,
     http_head, http_length, http_precondition, http_ranges, http_text, http_text_size, http_validators, twice,
     value_of,
 )
-from c1m.http cimport Request as HttpRequest
+from c1m.http cimport HttpRequest
 from c1m.linux cimport fnmatch
 from c1m.reactor cimport (
-    CLOSED, PEER_MOST, Conn, conn_close, conn_finish, conn_peer, conn_room, conn_send, conn_unsent, conn_wrote,
+    CLOSED, MAX_PEER_TEXT, Conn, conn_close, conn_finish, conn_peer, conn_room, conn_send, conn_unsent, conn_wrote,
 )
 
 cdef enum:
-    COPY_MOST = 4096             # bytes of a cached file that are copied behind their head; more are sent from where they lie
+    MAX_COPY = 4096             # bytes of a cached file that are copied behind their head; more are sent from where they lie
     CONDITIONS = 1 << <int>IF_MATCH | 1 << <int>IF_NONE_MATCH | 1 << <int>IF_MODIFIED_SINCE | 1 << <int>IF_UNMODIFIED_SINCE | 1 << <int>RANGE
-    PART_HEAD_MOST = 512         # bytes before each part of a multipart answer
+    MAX_PART_HEAD = 512         # bytes before each part of a multipart answer
 
 cdef const char *ALLOWED = b"Allow: GET, HEAD, OPTIONS\r\n"
 cdef const char *UPGRADE_FIELDS = b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
@@ -91,7 +91,7 @@ cdef bint answer_path(App *a, Conn *c, Slice path) noexcept nogil:
     cdef const Mount *m = a.answer.mount
     cdef File *file = NULL
     cdef Slice below
-    cdef Found found
+    cdef FindResult found
     if m == NULL:
         answer_absent(a, c, path)
         return True
@@ -133,7 +133,7 @@ cdef inline File *variant_of(App *a, File *file) noexcept nogil:
 cdef void answer_file(App *a, Conn *c, File *file) noexcept nogil:
     """200, 206, 304, 412 or 416, as the request's conditions have it (RFC 9110 section 13.2.2)."""
     cdef HttpRequest *r = &a.request
-    cdef Span[RANGES_MOST] spans
+    cdef ByteRange[MAX_RANGES] spans
     cdef int status, count = 0
     if r.seen & CONDITIONS:
         status = http_precondition(r, file.etag, file.modified)
@@ -157,13 +157,13 @@ cdef void answer_file(App *a, Conn *c, File *file) noexcept nogil:
             return
     head_of_whole(a, c, file)
     if r.method == GET:
-        send_span(a, c, file, Span(0, file.size - 1))
+        send_span(a, c, file, ByteRange(0, file.size - 1))
 
 
-cdef inline void send_span(App *a, Conn *c, File *file, Span span) noexcept nogil:
+cdef inline void send_span(App *a, Conn *c, File *file, ByteRange span) noexcept nogil:
     """Sends those bytes of a file, of which there may be none."""
     cdef size_t n = span.last - span.first + 1
-    if file.body.fd < 0 and n <= COPY_MOST:
+    if file.body.fd < 0 and n <= MAX_COPY:
         memcpy(conn_room(a.r, c, n), file.body.data + span.first, n)
         conn_wrote(a.r, n)
     else:
@@ -176,7 +176,7 @@ cdef void head_of_whole(App *a, Conn *c, File *file) noexcept nogil:
     cdef Block *head = file.head
     cdef size_t line = DATE_AT + DATE_SIZE + 2                  # status line and Date
     if head == NULL:
-        to = conn_room(a.r, c, HEAD_MOST + a.answer.mount.room)
+        to = conn_room(a.r, c, MAX_HEAD + a.answer.mount.room)
         head = block_copy(to, http_length(put_file_fields(a, put_type(http_head(to, 200, date_now(a)), file), file), file.size) - to)
         if head == NULL:
             conn_close(a.r, c)
@@ -195,7 +195,7 @@ cdef void head_of_whole(App *a, Conn *c, File *file) noexcept nogil:
     head_end(a, put(to, head.data + line, head.size - line))
 
 
-cdef void head_of_part(App *a, Conn *c, const File *file, const Span *span) noexcept nogil:
+cdef void head_of_part(App *a, Conn *c, const File *file, const ByteRange *span) noexcept nogil:
     """The head of a 206 with one part (RFC 9110 section 15.3.7.1)."""
     cdef uint8_t *to = head_begin(a, c, 206, 0)
     to = put_file_fields(a, put_type(to, file), file)
@@ -203,9 +203,9 @@ cdef void head_of_part(App *a, Conn *c, const File *file, const Span *span) noex
     head_end(a, put_length(a, to, span.last - span.first + 1))
 
 
-cdef void answer_parts(App *a, Conn *c, File *file, const Span *spans, int count) noexcept nogil:
+cdef void answer_parts(App *a, Conn *c, File *file, const ByteRange *spans, int count) noexcept nogil:
     """206 with several parts (RFC 9110 section 14.6). The boundary can't occur in a file by chance worth counting."""
-    cdef uint8_t[PART_HEAD_MOST] part
+    cdef uint8_t[MAX_PART_HEAD] part
     cdef uint8_t *to
     cdef size_t n, total = 0
     cdef int i
@@ -224,8 +224,8 @@ cdef void answer_parts(App *a, Conn *c, File *file, const Span *spans, int count
             send_span(a, c, file, spans[i])
 
 
-cdef uint8_t *put_boundary(uint8_t *to, App *a, const File *file, const Span *span) noexcept nogil:
-    """What stands before a part, or, with a NULL span, after the last; less than PART_HEAD_MOST bytes."""
+cdef uint8_t *put_boundary(uint8_t *to, App *a, const File *file, const ByteRange *span) noexcept nogil:
+    """What stands before a part, or, with a NULL span, after the last; less than MAX_PART_HEAD bytes."""
     to = put_boundary_name(put_text(to, b"\r\n--"), file)
     if span == NULL:
         return put_text(to, b"--\r\n")
@@ -242,7 +242,7 @@ cdef inline uint8_t *put_type(uint8_t *to, const File *file) noexcept nogil:
     return put_text(put(put_text(to, b"Content-Type: "), file.type.at, file.type.n), b"\r\n")
 
 
-cdef inline uint8_t *put_content_range(uint8_t *to, const Span *span, int64_t size) noexcept nogil:
+cdef inline uint8_t *put_content_range(uint8_t *to, const ByteRange *span, int64_t size) noexcept nogil:
     to = put_number(put_text(to, b"Content-Range: bytes "), span.first)
     to = put_number(put_text(to, b"-"), span.last)
     return put_text(put_number(put_text(to, b"/"), size), b"\r\n")
@@ -269,7 +269,7 @@ cdef uint8_t *put_file_fields(const App *a, uint8_t *to, const File *file) noexc
 
 cdef bint matches(const char *pattern, const File *file, Slice index) noexcept nogil:
     """Whether a file's path below its root fits a pattern: as a whole if the pattern begins with a slash, else its last name."""
-    cdef char[PATH_MOST + 256] path
+    cdef char[MAX_PATH + 256] path
     cdef char *name = path
     cdef uint8_t *end = put(<uint8_t *>path, file.path, file.path_n)
     cdef size_t i
@@ -332,7 +332,7 @@ cdef void answer_absent(App *a, Conn *c, Slice path) noexcept nogil:
     if m != NULL and files_find(&a.files, m.root, Slice(b"/404.html", 9), a.r.now_ms, &file) == FILE_FOUND:
         head_end(a, put_length(a, put(put_type(head_begin(a, c, 404, 0), file), m.fields.at, m.fields.n), file.size))
         if a.request.method == GET:
-            send_span(a, c, file, Span(0, file.size - 1))
+            send_span(a, c, file, ByteRange(0, file.size - 1))
         return
     answer_status(a, c, 404, b"")
 
@@ -375,7 +375,7 @@ cdef void answer_failure(App *a, Conn *c, int status) noexcept nogil:
 
 cdef void answer_log(App *a, Conn *c) noexcept nogil:
     """Logs an answer; one whose body the client does not take at once, when it has left or the connection ends."""
-    cdef char[PEER_MOST] peer
+    cdef char[MAX_PEER_TEXT] peer
     cdef Line line
     cdef int64_t unsent = 0
     conn_peer(a.r, c, peer)
@@ -403,7 +403,7 @@ cdef uint8_t *head_begin(App *a, Conn *c, int status, size_t more) noexcept nogi
     cdef uint8_t *to
     if a.answer.mount != NULL:
         more += a.answer.mount.room
-    to = http_head(conn_room(a.r, c, HEAD_MOST + more), status, date_now(a))
+    to = http_head(conn_room(a.r, c, MAX_HEAD + more), status, date_now(a))
     a.answers[status // 100] += 1
     a.answer.status = status
     if a.answer.origin.n:

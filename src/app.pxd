@@ -4,20 +4,20 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from c1m.accesslog cimport Log
 from c1m.buf cimport Block, Slice
-from c1m.deflate cimport WINDOW_MOST, Deflater, DeflateSettings, DeflateTerms, Inflater
+from c1m.deflate cimport MAX_WINDOW_BITS, Deflater, DeflateSettings, DeflateTerms, Inflater
 from c1m.files cimport Files
-from c1m.http cimport DATE_SIZE, REQUEST_LINE_MOST
-from c1m.http cimport Request as HttpRequest
+from c1m.http cimport DATE_SIZE, MAX_REQUEST_LINE
+from c1m.http cimport HttpRequest
 from c1m.linux cimport pthread_mutex_t
 from c1m.reactor cimport Reactor
 from c1m.topics cimport Topics
 
 cdef enum:
-    ROUTES_MOST = 1024
-    MOUNTS_MOST = 256
-    RULES_MOST = 32
-    ORIGINS_MOST = 32
-    PROTOCOLS_MOST = 16
+    MAX_ROUTES = 1024
+    MAX_MOUNTS = 256
+    MAX_CACHE_RULES = 32
+    MAX_ORIGINS = 32
+    MAX_PROTOCOLS = 16
 
 cdef enum Speaks:                # Conn.state
     HTTP                         # Conn.engine is an HttpParser; conn.cold is NULL, or the log's Line of an answer under way
@@ -57,13 +57,13 @@ cdef struct Route:               # where WebSockets are spoken
     uint8_t pong_timer           # and after that, before we give up
     uint8_t when_slow            # Slow
     size_t max_backlog           # bytes
-    Slice[ORIGINS_MOST] origins  # that may connect; none: any
+    Slice[MAX_ORIGINS] origins  # that may connect; none: any
     int origins_n
-    Slice[PROTOCOLS_MOST] protocols       # subprotocols, best first
+    Slice[MAX_PROTOCOLS] protocols       # subprotocols, best first
     int protocols_n
     uint8_t compression          # Compression
     DeflateSettings deflate
-    Deflater *deflaters[WINDOW_MOST + 1]  # by window bits, made when first needed; for SHARED_COMPRESSION
+    Deflater *deflaters[MAX_WINDOW_BITS + 1]  # by window bits, made when first needed; for SHARED_COMPRESSION
     uint64_t dropped             # messages dropped for slow readers
     uint64_t closed_slow         # visitors closed for being one
 
@@ -96,10 +96,10 @@ cdef struct Mount:               # a document root's place in the URL space, and
     bint single_page             # answer with the root's index where nothing is found
     bint sidecars                # look for name.zst, name.br, name.gz
     Slice fields                 # whole header lines for every file
-    size_t room                  # bytes of a head, beyond HEAD_MOST, that what is said here may take
-    CacheRule[RULES_MOST] rules
+    size_t room                  # bytes of a head, beyond MAX_HEAD, that what is said here may take
+    CacheRule[MAX_CACHE_RULES] rules
     int rules_n
-    Slice[ORIGINS_MOST] origins  # that may read our answers from scripts of theirs
+    Slice[MAX_ORIGINS] origins  # that may read our answers from scripts of theirs
     int origins_n
     bint any_origin              # all of them may
 
@@ -116,9 +116,9 @@ cdef struct App:
     void *site                   # the Site, borrowed, for calls into Python
     Reactor *r
     Files files
-    Route *routes[ROUTES_MOST]
+    Route *routes[MAX_ROUTES]
     int routes_n
-    Mount *mounts[MOUNTS_MOST]   # the first that fits a request is its: by host, then any host, longest prefix first
+    Mount *mounts[MAX_MOUNTS]   # the first that fits a request is its: by host, then any host, longest prefix first
     int mounts_n
     uint8_t head_timer           # for a request's head and body to come whole
     uint8_t close_timer          # for the peer's Close after ours
@@ -126,7 +126,7 @@ cdef struct App:
     uint8_t forget_timer         # between two calls of site_alarm
     int64_t date_s               # the second that `date` shows
     uint8_t[DATE_SIZE] date
-    uint8_t[REQUEST_LINE_MOST] path       # the request's, unescaped
+    uint8_t[MAX_REQUEST_LINE] path       # the request's, unescaped
     HttpRequest request          # the one being answered
     Answer answer
     Log *log                     # NULL for none
@@ -137,7 +137,7 @@ cdef struct App:
     Topics topics
     Inflater *inflater           # for SHARED_COMPRESSION
     Block *packing               # the frame that is being sent to many, if to compress it is worth it
-    Block *packed[WINDOW_MOST + 1]        # and its compressed forms, by window bits
+    Block *packed[MAX_WINDOW_BITS + 1]        # and its compressed forms, by window bits
     pthread_mutex_t lock         # over the three below
     Command *first_command
     Command *last_command

@@ -33,12 +33,12 @@ cdef extern from *:
         ['<'] = C1M_TARGET, ['>'] = C1M_TARGET, ['"'] = C1M_TARGET, ['\\\\'] = C1M_TARGET,
     };
 
-    /* Bytes that several holders share: in memory, or in an open file (then fd >= 0 and data is empty). */
+    /* Reference-counted bytes: in memory, or in an open file (then fd >= 0 and data is empty). */
     typedef struct {
-        uint32_t holders;
+        uint32_t refcount;
         int fd;
         size_t size;          /* bytes in use */
-        size_t room;          /* bytes allocated behind the header */
+        size_t capacity;      /* bytes allocated behind the header */
         unsigned char data[];
     } c1m_block;
     """
@@ -55,10 +55,10 @@ cdef extern from *:
     uint64_t EACH_BYTE "0x0101010101010101ULL"    # times a byte: that byte eight times
 
     ctypedef struct Block "c1m_block":
-        uint32_t holders
+        uint32_t refcount
         int fd
         size_t size
-        size_t room
+        size_t capacity
         uint8_t data[0]
 
     int close(int fd) noexcept nogil
@@ -163,14 +163,14 @@ cdef inline uint64_t hashed(const uint8_t *p, size_t n, uint64_t seed) noexcept 
 
 # ---- blocks ----
 
-cdef inline Block *block_new(size_t room) noexcept nogil:
-    """A block with one holder and nothing in it yet; NULL when memory is out."""
-    cdef Block *block = <Block *>malloc(sizeof(Block) + room)
+cdef inline Block *block_new(size_t capacity) noexcept nogil:
+    """An empty block with one reference; NULL when memory is out."""
+    cdef Block *block = <Block *>malloc(sizeof(Block) + capacity)
     if block != NULL:
-        block.holders = 1
+        block.refcount = 1
         block.fd = -1
         block.size = 0
-        block.room = room
+        block.capacity = capacity
     return block
 
 cdef inline Block *block_copy(const void *bytes, size_t n) noexcept nogil:
@@ -180,29 +180,29 @@ cdef inline Block *block_copy(const void *bytes, size_t n) noexcept nogil:
         block.size = n
     return block
 
-cdef inline Block *block_grown(Block *block, size_t room) noexcept nogil:
-    """The block, moved if need be to where it has that room; only its one holder may ask. NULL: memory is out, the block is as it was."""
-    cdef Block *grown = <Block *>realloc(block, sizeof(Block) + room)
+cdef inline Block *block_grown(Block *block, size_t capacity) noexcept nogil:
+    """The block with that capacity, moved if need be; its refcount must be 1. NULL: memory is out, the block is as it was."""
+    cdef Block *grown = <Block *>realloc(block, sizeof(Block) + capacity)
     if grown != NULL:
-        grown.room = room
+        grown.capacity = capacity
     return grown
 
-cdef inline Block *block_hold(Block *block) noexcept nogil:
-    block.holders += 1
+cdef inline Block *block_ref(Block *block) noexcept nogil:
+    block.refcount += 1
     return block
 
-cdef inline void block_drop(Block *block) noexcept nogil:
-    """One holder less; with the last one the bytes go, or the file is closed. NULL is fine."""
+cdef inline void block_unref(Block *block) noexcept nogil:
+    """Drops a reference; with the last one the bytes are freed, or the file is closed. NULL is fine."""
     if block == NULL:
         return
-    block.holders -= 1
-    if block.holders == 0:
+    block.refcount -= 1
+    if block.refcount == 0:
         if block.fd >= 0:
             close(block.fd)
         free(block)
 
 
-# ---- text out: each returns where the next byte goes; the caller has seen to the room ----
+# ---- text out: each returns where the next byte goes; the caller has checked the capacity ----
 
 cdef inline uint8_t *put(uint8_t *to, const void *bytes, size_t n) noexcept nogil:
     memcpy(to, bytes, n)

@@ -13,15 +13,15 @@ cdef extern from "zlib.h" nogil:
         int data_type
 
 cdef enum:
-    ANSWER_MOST = 128            # longest element that deflate_agree writes
-    WINDOW_MOST = 15             # bits of window, RFC 7692 section 7.1.2: what holds where nothing else is said
+    MAX_AGREED = 128            # longest element that deflate_agree writes
+    MAX_WINDOW_BITS = 15             # bits of window, RFC 7692 section 7.1.2: what holds where nothing else is said
 
 cdef enum Agreement:             # what deflate_agree says of a header line
     DEFLATE_DECLINED             # no offer in it can be taken: look at the next line, or speak without compression
     DEFLATE_AGREED
     DEFLATE_MALFORMED            # not a list of extensions: fail the handshake (RFC 6455 section 9.1)
 
-cdef enum Inflated:              # what inflater_run says; after all but INFLATE_OK the message is lost
+cdef enum InflateResult:              # what inflater_run says; after all but INFLATE_OK the message is lost
     INFLATE_OK
     INFLATE_TOO_BIG              # for the WebSocket: fail with 1009,
     INFLATE_BAD                  # 1007,
@@ -57,6 +57,6 @@ cdef Block *deflater_message(Deflater *d, const uint8_t *bytes, size_t n, size_t
 
 cdef Inflater *inflater_new(uint8_t bits) noexcept nogil
 cdef void inflater_free(Inflater *i) noexcept nogil
-cdef Inflated inflater_run(
+cdef InflateResult inflater_run(
     Inflater *i, const uint8_t *bytes, size_t n, bint last, bint keep_context, size_t most, Block **message
 ) noexcept nogil

@@ -10,7 +10,7 @@ Drive it so:
     inflater_run(i, bytes, n, last, not terms.client_no_takeover, headroom + limit, &message)
 
 A connection whose terms say no takeover has nothing to remember between messages, so a worker's own stream does
-for it: an Inflater of WINDOW_MOST bits inflates whatever a client sends, a Deflater serves terms of its own bits and
+for it: an Inflater of MAX_WINDOW_BITS bits inflates whatever a client sends, a Deflater serves terms of its own bits and
 more (keep one per server_bits asked for: seven at most). But a shared Inflater does not stop halfway through a
 message: gather the compressed message whole, then call inflater_run once, with last.
 
@@ -57,7 +57,7 @@ from libc.stdint cimport uint8_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memset, strlen
 
-from c1m.buf cimport CLASS, DIGIT, TOKEN, Block, Slice, block_copy, block_drop, block_grown, block_new, put_number, put_text
+from c1m.buf cimport CLASS, DIGIT, TOKEN, Block, Slice, block_copy, block_unref, block_grown, block_new, put_number, put_text
 
 cdef extern from "zlib.h" nogil:
     enum:
@@ -83,7 +83,7 @@ cdef extern from *:
 cdef enum:
     NO_VALUE = 0                 # of a parameter, where it has no bits
     OTHER_VALUE = 1              # neither nothing nor 8 to 15
-    RUN_MOST = 1 << 30           # what zlib is given at once: it counts in unsigned int
+    MAX_RUN = 1 << 30           # what zlib is given at once: it counts in unsigned int
     SLACK = 64                   # room that deflate is given at least: above 6, or it may mark one flush twice
     TRIM = 4096                  # unused bytes at a block's end that are worth giving back
     TAIL_SIZE = 4
@@ -103,7 +103,7 @@ cdef Agreement deflate_agree(
     Slice offers, const DeflateSettings *s, DeflateTerms *terms, uint8_t *answer, size_t *answer_n
 ) noexcept nogil:
     """Looks through one value of Sec-WebSocket-Extensions. With DEFLATE_AGREED, terms are set and the element to answer
-    with is in answer[:answer_n], which has room for ANSWER_MOST; otherwise they mean nothing."""
+    with is in answer[:answer_n], which has room for MAX_AGREED; otherwise they mean nothing."""
     cdef const uint8_t *end = offers.at + offers.n
     cdef const uint8_t *at = after_spaces(offers.at, end)
     cdef Agreement result = DEFLATE_DECLINED
@@ -126,7 +126,7 @@ cdef inline bint offer_accept(const Offer *o, const DeflateSettings *s, DeflateT
     if o.server_bits == 8:
         return False
     t.server_bits = min(o.server_bits, s.window_bits) if o.server_bits else s.window_bits
-    t.client_bits = min(o.client_bits, s.window_bits) if o.client_bits else <uint8_t>WINDOW_MOST
+    t.client_bits = min(o.client_bits, s.window_bits) if o.client_bits else <uint8_t>MAX_WINDOW_BITS
     t.server_no_takeover = s.shared or s.droppable or o.server_no_takeover
     t.client_no_takeover = s.shared or o.client_no_takeover or t.client_bits > s.window_bits
     return True
@@ -139,9 +139,9 @@ cdef inline uint8_t *answer_write(const Offer *o, const DeflateTerms *t, uint8_t
         to = put_text(to, b"; server_no_context_takeover")
     if t.client_no_takeover:
         to = put_text(to, b"; client_no_context_takeover")
-    if o.server_bits or t.server_bits < WINDOW_MOST:
+    if o.server_bits or t.server_bits < MAX_WINDOW_BITS:
         to = put_number(put_text(to, b"; server_max_window_bits="), t.server_bits)
-    if t.client_bits < WINDOW_MOST:
+    if t.client_bits < MAX_WINDOW_BITS:
         to = put_number(put_text(to, b"; client_max_window_bits="), t.client_bits)
     return to
 
@@ -192,7 +192,7 @@ cdef inline bint parameter_note(const uint8_t *name, const uint8_t *stop, uint8_
         again, o.server_bits = o.server_bits != 0, value
         return value >= 8 and not again
     if is_name(name, stop, b"client_max_window_bits"):
-        again, o.client_bits = o.client_bits != 0, <uint8_t>WINDOW_MOST if value == NO_VALUE else value
+        again, o.client_bits = o.client_bits != 0, <uint8_t>MAX_WINDOW_BITS if value == NO_VALUE else value
         return value != OTHER_VALUE and not again
     return False
 
@@ -269,7 +269,7 @@ cdef Block *deflater_message(Deflater *d, const uint8_t *bytes, size_t n, size_t
         block.size += 1
         return block
     if not deflater_feed(d, bytes, n, &block):
-        block_drop(block)
+        block_unref(block)
         deflateReset(&d.z)
         return NULL
     block.size -= TAIL_SIZE
@@ -285,12 +285,12 @@ cdef bint deflater_feed(Deflater *d, const uint8_t *bytes, size_t n, Block **blo
     z.next_in = <uint8_t *>bytes
     z.avail_in = 0
     while True:
-        if block[0].room - block[0].size < SLACK and not block_widen(block, 2 * block[0].room):
+        if block[0].capacity - block[0].size < SLACK and not block_widen(block, 2 * block[0].capacity):
             return False
         if z.avail_in == 0:
-            z.avail_in = <unsigned int>min(left, <size_t>RUN_MOST)
+            z.avail_in = <unsigned int>min(left, <size_t>MAX_RUN)
             left -= z.avail_in
-        room = min(block[0].room - block[0].size, <size_t>RUN_MOST)
+        room = min(block[0].capacity - block[0].size, <size_t>MAX_RUN)
         z.next_out = block[0].data + block[0].size
         z.avail_out = <unsigned int>room
         deflate(z, Z_NO_FLUSH if left else Z_SYNC_FLUSH)
@@ -309,7 +309,7 @@ cdef inline bint block_widen(Block **block, size_t room) noexcept nogil:
 cdef inline Block *block_trimmed(Block *block) noexcept nogil:
     """The block without the room it came to have and does not need, if that is much."""
     cdef Block *trimmed = NULL
-    if block.room - block.size > TRIM:
+    if block.capacity - block.size > TRIM:
         trimmed = block_grown(block, block.size)
     return block if trimmed == NULL else trimmed
 
@@ -333,7 +333,7 @@ cdef void inflater_free(Inflater *i) noexcept nogil:
         free(i)
 
 
-cdef Inflated inflater_run(
+cdef InflateResult inflater_run(
     Inflater *i, const uint8_t *bytes, size_t n, bint last, bint keep_context, size_t most, Block **message
 ) noexcept nogil:
     """Inflates a run of a message's payload, unmasked, to the end of *message, which has this one holder and may move.
@@ -341,7 +341,7 @@ cdef Inflated inflater_run(
     most: the message's limit and whatever message.size was before its first run. keep_context counts with `last`.
     Whatever the answer, the block stays the caller's.
     """
-    cdef Inflated result = inflater_feed(i, bytes, n, most, message)
+    cdef InflateResult result = inflater_feed(i, bytes, n, most, message)
     if result == INFLATE_OK and not last:
         return INFLATE_OK
     if result == INFLATE_OK and i.inside:
@@ -357,7 +357,7 @@ cdef Inflated inflater_run(
     return result
 
 
-cdef Inflated inflater_feed(Inflater *i, const uint8_t *bytes, size_t n, size_t most, Block **message) noexcept nogil:
+cdef InflateResult inflater_feed(Inflater *i, const uint8_t *bytes, size_t n, size_t most, Block **message) noexcept nogil:
     """Inflates all of bytes. INFLATE_OK: they were taken, and all that they say is in the message."""
     cdef z_stream *z = &i.z
     cdef uint8_t past[1]                     # where a byte over the limit would land
@@ -368,18 +368,18 @@ cdef Inflated inflater_feed(Inflater *i, const uint8_t *bytes, size_t n, size_t 
     z.avail_in = 0
     while left or z.avail_in or full:
         if z.avail_in == 0:
-            z.avail_in = <unsigned int>min(left, <size_t>RUN_MOST)
+            z.avail_in = <unsigned int>min(left, <size_t>MAX_RUN)
             left -= z.avail_in
         if z.avail_in:
             i.inside = True
         size = message[0].size
-        room = min(message[0].room, most)
+        room = min(message[0].capacity, most)
         if room <= size and size < most:
             if not block_widen(message, min(most, max(2 * room, size + 4 * <size_t>z.avail_in + SLACK))):
                 return INFLATE_NO_MEMORY
-            room = message[0].room
+            room = message[0].capacity
         if size < most:
-            room = min(room - size, <size_t>RUN_MOST)
+            room = min(room - size, <size_t>MAX_RUN)
             z.next_out = message[0].data + size
         else:
             room = 1
@@ -407,19 +407,19 @@ def agree(bytes offers, bint shared=False, uint8_t window_bits=15, bint droppabl
     """(terms, answer) for one value of Sec-WebSocket-Extensions; None: no offer fits. ValueError: it is malformed."""
     cdef DeflateSettings settings = DeflateSettings(shared, droppable, window_bits, 8, 6)
     cdef DeflateTerms terms
-    cdef uint8_t answer[ANSWER_MOST]
+    cdef uint8_t answer[MAX_AGREED]
     cdef size_t n = 0
     # An allocation of just this size, so that a sanitizer sees a read past the end.
     cdef Block *copy = block_copy(<const uint8_t *>offers, len(offers))
     if copy == NULL:
         raise MemoryError
     said = deflate_agree(Slice(&copy.data[0], copy.size), &settings, &terms, answer, &n)
-    block_drop(copy)
+    block_unref(copy)
     if said == DEFLATE_MALFORMED:
         raise ValueError("not a list of extensions")
     if said == DEFLATE_DECLINED:
         return None
-    assert n <= ANSWER_MOST
+    assert n <= MAX_AGREED
     return {
         "server_bits": terms.server_bits, "client_bits": terms.client_bits,
         "server_no_takeover": bool(terms.server_no_takeover), "client_no_takeover": bool(terms.client_no_takeover),
@@ -449,7 +449,7 @@ cdef class Codec:
         if block == NULL:
             raise MemoryError
         payload = block.data[headroom:block.size]
-        block_drop(block)
+        block_unref(block)
         return payload
 
     def decompress(self, runs, size_t limit=1 << 20, size_t headroom=0, bint keep_context=True):
@@ -457,7 +457,7 @@ cdef class Codec:
         ValueError: the runs are not deflate data."""
         cdef Block *message = block_new(headroom)
         cdef Block *copy
-        cdef Inflated said = INFLATE_OK
+        cdef InflateResult said = INFLATE_OK
         cdef list all_runs = list(runs)
         cdef bytes run
         cdef size_t k = 0, count = len(all_runs)
@@ -475,8 +475,8 @@ cdef class Codec:
                 said = inflater_run(
                     self.inflater, copy.data, copy.size, k == count, keep_context, headroom + limit, &message
                 )
-                block_drop(copy)
-                assert message.size <= headroom + limit and message.room <= headroom + limit
+                block_unref(copy)
+                assert message.size <= headroom + limit and message.capacity <= headroom + limit
             if said == INFLATE_NO_MEMORY:
                 raise MemoryError
             if said == INFLATE_TOO_BIG:
@@ -486,7 +486,7 @@ cdef class Codec:
             assert message.data[:headroom] == b"\x5a" * headroom
             return message.data[headroom:message.size]
         finally:
-            block_drop(message)
+            block_unref(message)
 
 
 assert sizeof(DeflateTerms) == 4

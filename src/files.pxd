@@ -5,17 +5,17 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from c1m.buf cimport Block, Slice
 from c1m.linux cimport timespec
 
-cdef enum Found:
+cdef enum FindResult:
     FILE_FOUND
     FILE_DIRECTORY               # the path names a directory and lacks its slash
     FILE_NONE                    # nothing to be served under this name
     FILE_BUSY                    # descriptors or memory have run out
 
 cdef enum:
-    PATH_MOST = 4095             # PATH_MAX less its NUL
-    ETAG_MOST = 40               # two quotes, a dash, 16 + 16 hexadecimal digits, ".zst", NUL
-    ROOTS_MOST = 256
-    INDEX_MOST = 8
+    MAX_PATH = 4095             # PATH_MAX less its NUL
+    MAX_ETAG = 40               # two quotes, a dash, 16 + 16 hexadecimal digits, ".zst", NUL
+    MAX_ROOTS = 256
+    MAX_INDEX_NAMES = 8
     SPARES = 16
 
 cdef struct File:                # what is known of a path that was found; good until the next files_find
@@ -32,7 +32,7 @@ cdef struct File:                # what is known of a path that was found; good 
     int64_t checked_ms           # when it was last seen to be unchanged
     Slice type                   # media type
     Slice etag
-    uint8_t[ETAG_MOST] etag_text
+    uint8_t[MAX_ETAG] etag_text
     int64_t sidecars_ms          # when they were last looked for, 0 for never
     uint32_t sidecars            # bit per Sidecar: the encoded forms that lie beside it
     uint8_t sidecar              # which of them this is
@@ -56,14 +56,14 @@ cdef struct Root:
     int64_t checked_ms           # when the path was last seen to lead there
     bint follow_symlinks         # even out of the root
     int index_n
-    Slice[INDEX_MOST] index      # names that stand for their directory, the first that exists
+    Slice[MAX_INDEX_NAMES] index      # names that stand for their directory, the first that exists
 
 cdef struct MediaType:
     uint8_t[16] extension        # lower case, NUL-padded; empty slots begin with NUL
     Slice name
 
 cdef struct Files:
-    Root[ROOTS_MOST] roots
+    Root[MAX_ROOTS] roots
     int roots_n
     bint no_openat2              # this kernel or sandbox lacks it
     int[SPARES] spares           # descriptors held back for the day there are none
@@ -85,9 +85,9 @@ cdef void files_free(Files *f) noexcept nogil
 cdef int files_root(Files *f, const char *path, bint follow_symlinks) noexcept nogil
 cdef bint files_index(Files *f, int root, Slice name) noexcept nogil
 cdef bint files_type(Files *f, Slice extension, Slice name) noexcept nogil
-cdef Found files_find(Files *f, int root, Slice path, int64_t now_ms, File **found) noexcept nogil
+cdef FindResult files_find(Files *f, int root, Slice path, int64_t now_ms, File **found) noexcept nogil
 cdef uint32_t files_sidecars(Files *f, File *file, int64_t now_ms) noexcept nogil
-cdef Found files_sidecar(Files *f, const File *file, uint8_t sidecar, int64_t now_ms, File **found) noexcept nogil
+cdef FindResult files_sidecar(Files *f, const File *file, uint8_t sidecar, int64_t now_ms, File **found) noexcept nogil
 cdef void files_keep(Files *f, File *file, Block *head) noexcept nogil
 cdef void files_forget(Files *f, int64_t now_ms) noexcept nogil
 cdef int files_directory(Files *f, int root, Slice path) noexcept nogil

@@ -7,7 +7,7 @@ What is never served: anything outside the root, whatever links say, unless foll
 with a dot, which is also what keeps "." and ".." out, save .well-known in the root (RFC 8615); what is neither
 file nor directory (a FIFO or device is opened without blocking and closed again).
 
-The cache maps (root, path) to a File. Contents of up to SMALL_MOST bytes are held in memory, and up to WARM_MOST from
+The cache maps (root, path) to a File. Contents of up to MAX_SMALL bytes are held in memory, and up to MAX_WARM from
 when they are asked for a second time; larger files are held open. A File is looked at again once a second, when it is asked for; if its inode, size or times have
 changed it is loaded anew, and so are all when the root's path leads to another directory. It is bounded in files,
 bytes and descriptors; the file longest unasked goes first, and in any case after a minute.
@@ -23,7 +23,7 @@ from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset, strdup
 
-from c1m.buf cimport block_drop, block_new, hashed, put, put_text
+from c1m.buf cimport block_unref, block_new, hashed, put, put_text
 from c1m.linux cimport (
     EAGAIN, EMFILE, ENFILE, ENOENT, ENOMEM, ENOSYS, EPERM, EXDEV, F_DUPFD_CLOEXEC, O_CLOEXEC, O_DIRECTORY, O_NOCTTY, O_NONBLOCK,
     O_PATH, O_RDONLY, RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, S_ISDIR, S_ISREG, SYS_openat2, c_open, close, errno, fcntl,
@@ -31,9 +31,9 @@ from c1m.linux cimport (
 )
 
 cdef enum:
-    SMALL_MOST = 32 << 10        # bytes that are read into memory at once,
-    WARM_MOST = 128 << 10        # and when asked for again; beyond, sendfile costs less than a copy
-    OPEN_MOST = 256              # files held open
+    MAX_SMALL = 32 << 10        # bytes that are read into memory at once,
+    MAX_WARM = 128 << 10        # and when asked for again; beyond, sendfile costs less than a copy
+    MAX_OPEN = 256              # files held open
     TYPES = 4096                 # a power of two, with room to spare for some 1,500 extensions
     FRESH_MS = 1000
     IDLE_MS = 60000              # a file unasked for so long is forgotten: its disk space may be wanted
@@ -70,7 +70,7 @@ cdef int files_root(Files *f, const char *path, bint follow_symlinks) noexcept n
     """Adds a directory by its absolute path, without index names; returns its number, or a negated errno."""
     cdef Root *root = &f.roots[f.roots_n]
     cdef int fault
-    if f.roots_n == ROOTS_MOST:
+    if f.roots_n == MAX_ROOTS:
         return -EMFILE
     memset(root, 0, sizeof(Root))
     root.dir = -1
@@ -120,7 +120,7 @@ cdef void root_check(Files *f, int number, int64_t now_ms) noexcept nogil:
 cdef bint files_index(Files *f, int root, Slice name) noexcept nogil:
     """Adds a name that stands for its directory; the slice's bytes must outlive f. False: no room, or too long."""
     cdef Root *r = &f.roots[root]
-    if r.index_n == INDEX_MOST or name.n > 255:
+    if r.index_n == MAX_INDEX_NAMES or name.n > 255:
         return False
     r.index[r.index_n] = name
     r.index_n += 1
@@ -257,18 +257,18 @@ cdef int open_sparing(Files *f, const Root *root, const char *name, int flags) n
 
 # ---- finding ----
 
-cdef Found files_find(Files *f, int root, Slice path, int64_t now_ms, File **found) noexcept nogil:
+cdef FindResult files_find(Files *f, int root, Slice path, int64_t now_ms, File **found) noexcept nogil:
     """Finds what an unescaped path that begins with a slash names; with FILE_FOUND, found is set."""
     root_check(f, root, now_ms)
     return find(f, root, path, NO_SIDECAR, now_ms, found)
 
 
-cdef Found files_sidecar(Files *f, const File *file, uint8_t sidecar, int64_t now_ms, File **found) noexcept nogil:
+cdef FindResult files_sidecar(Files *f, const File *file, uint8_t sidecar, int64_t now_ms, File **found) noexcept nogil:
     """Finds an encoded form of a file. Its path and media type are the file's, its contents, time and ETag its own."""
     return find(f, file.root, Slice(&file.path[0], file.path_n), sidecar, now_ms, found)
 
 
-cdef Found find(Files *f, int root, Slice path, uint8_t sidecar, int64_t now_ms, File **found) noexcept nogil:
+cdef FindResult find(Files *f, int root, Slice path, uint8_t sidecar, int64_t now_ms, File **found) noexcept nogil:
     cdef uint64_t hash = hashed(path.at, path.n, <uint64_t>root << 8 | sidecar)
     cdef File *file = f.buckets[hash & (f.bucket_count - 1)]
     while file != NULL:
@@ -278,7 +278,7 @@ cdef Found find(Files *f, int root, Slice path, uint8_t sidecar, int64_t now_ms,
         file = file.chain
     if file != NULL and (now_ms - file.checked_ms < FRESH_MS or still_there(f, file, now_ms)):
         f.hits += 1
-        if file.body.fd >= 0 and file.size <= WARM_MOST:
+        if file.body.fd >= 0 and file.size <= MAX_WARM:
             file_warm(f, file)
         found[0] = file
         return FILE_FOUND
@@ -290,7 +290,7 @@ cdef Found find(Files *f, int root, Slice path, uint8_t sidecar, int64_t now_ms,
 
 cdef uint32_t files_sidecars(Files *f, File *file, int64_t now_ms) noexcept nogil:
     """Which encoded forms of a file there are, none older than the file: bit per Sidecar. Looked for once a second."""
-    cdef char[PATH_MOST + 1] name
+    cdef char[MAX_PATH + 1] name
     cdef stat_t stat
     cdef uint32_t there = 0
     cdef uint8_t sidecar
@@ -321,8 +321,8 @@ cdef inline bint older(const timespec *time, const File *file) noexcept nogil:
 
 cdef int files_directory(Files *f, int root, Slice path) noexcept nogil:
     """Opens the directory that a path with a slash at its end names, for reading. The descriptor, or a negated errno."""
-    cdef char[PATH_MOST + 1] name
-    if path.n > PATH_MOST or hidden(path):
+    cdef char[MAX_PATH + 1] name
+    if path.n > MAX_PATH or hidden(path):
         return -ENOENT
     put_text(put(<uint8_t *>name, path.at + 1, path.n - 1), b".")[0] = 0
     return open_sparing(f, &f.roots[root], name, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
@@ -347,14 +347,14 @@ cdef inline const char *ending_of(uint8_t sidecar) noexcept nogil:
 
 
 cdef bint name_of(const Root *root, Slice path, int index, uint8_t sidecar, char *name) noexcept nogil:
-    """The file name below its root, at most PATH_MOST and NUL-terminated. False: not to be served."""
+    """The file name below its root, at most MAX_PATH and NUL-terminated. False: not to be served."""
     cdef Slice last = Slice(NULL, 0)
     cdef uint8_t *to = <uint8_t *>name
     if path.at[path.n - 1] == c'/':
         if index >= root.index_n:
             return False
         last = root.index[index]
-    if path.n - 1 + last.n + (4 if sidecar else 0) > PATH_MOST or hidden(path):
+    if path.n - 1 + last.n + (4 if sidecar else 0) > MAX_PATH or hidden(path):
         return False
     to = put(to, path.at + 1, path.n - 1)
     if last.n:
@@ -365,7 +365,7 @@ cdef bint name_of(const Root *root, Slice path, int index, uint8_t sidecar, char
 
 cdef bint still_there(Files *f, File *file, int64_t now_ms) noexcept nogil:
     """Whether the path still leads to the file that we know, unchanged."""
-    cdef char[PATH_MOST + 1] name
+    cdef char[MAX_PATH + 1] name
     cdef stat_t now
     cdef bint same
     cdef int fd
@@ -388,9 +388,9 @@ cdef bint still_there(Files *f, File *file, int64_t now_ms) noexcept nogil:
     return same
 
 
-cdef Found file_load(Files *f, int root, Slice path, uint8_t sidecar, uint64_t hash, int64_t now_ms, File **found) noexcept nogil:
+cdef FindResult file_load(Files *f, int root, Slice path, uint8_t sidecar, uint64_t hash, int64_t now_ms, File **found) noexcept nogil:
     """Opens what the path names and adds it to the cache."""
-    cdef char[PATH_MOST + 1] name
+    cdef char[MAX_PATH + 1] name
     cdef bint directory = path.at[path.n - 1] == c'/'
     cdef int index = 0, fd
     cdef stat_t stat
@@ -451,11 +451,11 @@ cdef void etag_make(File *file, const stat_t *stat) noexcept nogil:
     """Of a small file a hash of its contents; else of the times, too: size and mtime alone stay, where a build sets all times alike
     (RFC 9110 section 8.8.1). What is an encoded form of a file says so, for it may be as long and as old."""
     cdef uint64_t version
-    if file.size <= SMALL_MOST:
+    if file.size <= MAX_SMALL:
         version = hashed(file.body.data, file.body.size, 0)
     else:
         version = hashed(<const uint8_t *>&stat.st_mtim, sizeof(timespec), 0) ^ hashed(<const uint8_t *>&stat.st_ctim, sizeof(timespec), 1)
-    file.etag = Slice(&file.etag_text[0], snprintf(<char *>file.etag_text, ETAG_MOST, '"%llx-%llx%s"',
+    file.etag = Slice(&file.etag_text[0], snprintf(<char *>file.etag_text, MAX_ETAG, '"%llx-%llx%s"',
                       <unsigned long long>version, <unsigned long long>file.size, ending_of(file.sidecar)))
 
 
@@ -463,11 +463,11 @@ cdef void file_warm(Files *f, File *file) noexcept nogil:
     """Reads a file that is held open into memory. Where it has become shorter or memory is out, it stays as it is."""
     cdef Block *block = block_read(file.body.fd, file.size)
     if block == NULL or <int64_t>block.size < file.size:
-        block_drop(block)
+        block_unref(block)
         return
     f.bytes -= memory_of(file)
     f.open_count -= 1
-    block_drop(file.body)
+    block_unref(file.body)
     file.body = block
     f.bytes += memory_of(file)
     bounds_keep(f, file)
@@ -488,7 +488,7 @@ cdef Block *block_read(int fd, size_t n) noexcept nogil:
 cdef Block *body_of(int fd, const stat_t *stat) noexcept nogil:
     """A small file's contents, or a larger one's descriptor, which is then the block's to close. NULL: memory is out."""
     cdef Block *block
-    if stat.st_size > SMALL_MOST:
+    if stat.st_size > MAX_SMALL:
         block = block_new(0)
         if block != NULL:
             block.fd = fd
@@ -510,12 +510,12 @@ cdef void file_add(Files *f, File *file) noexcept nogil:
     f.open_count += file.body.fd >= 0
     f.bytes += memory_of(file)
     bounds_keep(f, file)
-    while f.open_count > OPEN_MOST:
+    while f.open_count > MAX_OPEN:
         open_file_drop(f)
 
 
 cdef inline size_t memory_of(const File *file) noexcept nogil:
-    return sizeof(File) + file.path_n + file.body.size + (0 if file.head == NULL else file.head.room)
+    return sizeof(File) + file.path_n + file.body.size + (0 if file.head == NULL else file.head.capacity)
 
 
 cdef void bounds_keep(Files *f, const File *asked) noexcept nogil:
@@ -527,7 +527,7 @@ cdef void bounds_keep(Files *f, const File *asked) noexcept nogil:
 cdef void files_keep(Files *f, File *file, Block *head) noexcept nogil:
     """Keeps a block of the caller's with a file, which must be the one asked for last, in place of any other."""
     f.bytes -= memory_of(file)
-    block_drop(file.head)
+    block_unref(file.head)
     file.head = head
     f.bytes += memory_of(file)
     bounds_keep(f, file)
@@ -559,8 +559,8 @@ cdef void file_drop(Files *f, File *file) noexcept nogil:
     f.count -= 1
     f.open_count -= file.body.fd >= 0
     f.bytes -= memory_of(file)
-    block_drop(file.body)
-    block_drop(file.head)
+    block_unref(file.body)
+    block_unref(file.head)
     free(file)
 
 
@@ -620,7 +620,7 @@ cdef class Roots:
     def find(self, int root, bytes path, int64_t now_ms=0, str encoded=None):
         """A dict that describes the file (or its "gz", "br" or "zst" sidecar), "directory", None, or "busy"."""
         cdef File *file
-        cdef Found kind = files_find(&self.f, root, Slice(path, len(path)), now_ms, &file)
+        cdef FindResult kind = files_find(&self.f, root, Slice(path, len(path)), now_ms, &file)
         if kind == FILE_DIRECTORY:
             return "directory"
         if kind == FILE_NONE:

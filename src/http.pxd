@@ -55,17 +55,17 @@ cdef enum Coding:                # content codings, the one preferred among equa
     CODINGS
 
 cdef enum:
-    BLANKS_MOST = 4              # empty lines before a request, then 400
-    REQUEST_LINE_MOST = 8192     # bytes, then 414 (nginx: large_client_header_buffers 8k)
-    FIELDS_MOST = 16384          # bytes of all field lines, then 431
-    FIELD_COUNT_MOST = 100       # then 431 (Apache: LimitRequestFields 100)
-    BODY_MOST = 1 << 20          # bytes of body we read past to keep the connection, then 413 or the end
-    CHUNK_LINE_MOST = 256        # bytes of a chunk's size and extensions, then the end
-    RANGES_MOST = 16             # of one request that are answered one by one; with more it gets the whole
+    MAX_BLANK_LINES = 4              # empty lines before a request, then 400
+    MAX_REQUEST_LINE = 8192     # bytes, then 414 (nginx: large_client_header_buffers 8k)
+    MAX_FIELD_BYTES = 16384          # bytes of all field lines, then 431
+    MAX_FIELDS = 100       # then 431 (Apache: LimitRequestFields 100)
+    MAX_BODY = 1 << 20          # bytes of body we read past to keep the connection, then 413 or the end
+    MAX_CHUNK_LINE = 256        # bytes of a chunk's size and extensions, then the end
+    MAX_RANGES = 16             # of one request that are answered one by one; with more it gets the whole
     DATE_SIZE = 29               # "Sun, 06 Nov 1994 08:49:37 GMT"
     DATE_AT = 23                 # where it stands in a head with status 200
     ACCEPTS_NAMED = 3            # see http_accepts
-    HEAD_MOST = 1024             # bytes of any head made of the pieces below, Location aside
+    MAX_HEAD = 1024             # bytes of any head made of the pieces below, Location aside
 
 cdef enum Phase:                 # what the next byte belongs to
     AT_HEAD
@@ -83,14 +83,14 @@ cdef struct HttpParser:          # 16 bytes
     uint8_t phase                # Phase
     uint8_t blanks               # empty lines skipped before this head
 
-cdef struct Span:                # bytes first to last, both included
+cdef struct ByteRange:                # bytes first to last, both included
     int64_t first, last
 
 cdef struct Field:
     FieldId id
     Slice name, value
 
-cdef struct Request:             # slices point into the bytes given to http_next
+cdef struct HttpRequest:             # slices point into the bytes given to http_next
     HttpKind kind
     uint16_t status              # HTTP_FAIL: what to answer
     Method method
@@ -105,16 +105,16 @@ cdef struct Request:             # slices point into the bytes given to http_nex
     uint32_t seen, again         # bit per FieldId: came once; came twice or more
     Slice[OTHER_FIELD] known     # first value by FieldId, where seen says so
     int count
-    Field[FIELD_COUNT_MOST] fields
+    Field[MAX_FIELDS] fields
 
-cdef size_t http_next(HttpParser *p, const uint8_t *bytes, size_t n, Request *r) noexcept nogil
+cdef size_t http_next(HttpParser *p, const uint8_t *bytes, size_t n, HttpRequest *r) noexcept nogil
 cdef bint http_list_next(Slice *rest, Slice *item) noexcept nogil
 cdef size_t http_unescape(Slice path, uint8_t *to) noexcept nogil
 cdef uint8_t *http_escape(uint8_t *to, Slice path) noexcept nogil
-cdef int http_precondition(const Request *r, Slice etag, int64_t mtime) noexcept nogil
-cdef int http_ranges(const Request *r, Slice etag, int64_t mtime, int64_t size, Span *spans) noexcept nogil
-cdef Coding http_coding(const Request *r, uint32_t available) noexcept nogil
-cdef int http_accepts(const Request *r, const char *type) noexcept nogil
+cdef int http_precondition(const HttpRequest *r, Slice etag, int64_t mtime) noexcept nogil
+cdef int http_ranges(const HttpRequest *r, Slice etag, int64_t mtime, int64_t size, ByteRange *spans) noexcept nogil
+cdef Coding http_coding(const HttpRequest *r, uint32_t available) noexcept nogil
+cdef int http_accepts(const HttpRequest *r, const char *type) noexcept nogil
 cdef int64_t http_date_parse(Slice text) noexcept nogil
 cdef void http_date(int64_t seconds, uint8_t *to) noexcept nogil
 cdef const char *http_reason(int status) noexcept nogil
@@ -126,12 +126,12 @@ cdef size_t http_text_size(int status) noexcept nogil
 cdef uint8_t *http_text(uint8_t *to, int status, bint with_body) noexcept nogil
 
 
-cdef inline bint has(const Request *r, FieldId id) noexcept nogil:
+cdef inline bint has(const HttpRequest *r, FieldId id) noexcept nogil:
     return r.seen >> id & 1
 
-cdef inline bint twice(const Request *r, FieldId id) noexcept nogil:
+cdef inline bint twice(const HttpRequest *r, FieldId id) noexcept nogil:
     return r.again >> id & 1
 
-cdef inline Slice value_of(const Request *r, FieldId id) noexcept nogil:
+cdef inline Slice value_of(const HttpRequest *r, FieldId id) noexcept nogil:
     """The first field's value; has() says whether there is one."""
     return r.known[<int>id]

@@ -49,7 +49,7 @@ Strictness:
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcmp, memset, strlen
 
-from c1m.buf cimport CLASS, DIGIT, HEX, HOST, TARGET, TOKEN, Block, Slice, block_copy, block_drop, block_new, find_control, hex_value, put, put_number, put_text, same_letters
+from c1m.buf cimport CLASS, DIGIT, HEX, HOST, TARGET, TOKEN, Block, Slice, block_copy, block_unref, block_new, find_control, hex_value, put, put_number, put_text, same_letters
 
 cdef enum:
     CR = 13
@@ -65,13 +65,13 @@ cdef enum:
 
 # ---- requests in ----
 
-cdef size_t http_next(HttpParser *p, const uint8_t *bytes, size_t n, Request *r) noexcept nogil:
+cdef size_t http_next(HttpParser *p, const uint8_t *bytes, size_t n, HttpRequest *r) noexcept nogil:
     """Finds the next event in bytes[:n]; returns how many bytes it used up, which with HTTP_MORE are blank lines."""
     cdef size_t blank = 0, used
     if p.phase != AT_HEAD:
         return body_next(p, bytes, n, r)
     if p.scanned == 0:
-        while p.blanks < BLANKS_MOST and n - blank >= 2 and bytes[blank] == CR and bytes[blank + 1] == LF:
+        while p.blanks < MAX_BLANK_LINES and n - blank >= 2 and bytes[blank] == CR and bytes[blank + 1] == LF:
             blank += 2
             p.blanks += 1
     r.kind = HTTP_MORE
@@ -92,7 +92,7 @@ cdef inline bint nothing_new(HttpParser *p, const uint8_t *bytes, size_t n) noex
 
     It keeps a head that comes byte by byte from being parsed anew for each byte.
     """
-    if p.scanned == 0 or n > <size_t>(p.fields_at + (FIELDS_MOST if p.fields_at else REQUEST_LINE_MOST)):
+    if p.scanned == 0 or n > <size_t>(p.fields_at + (MAX_FIELD_BYTES if p.fields_at else MAX_REQUEST_LINE)):
         return False
     if find_control(bytes + p.scanned, bytes + n) != bytes + n:
         return False
@@ -100,7 +100,7 @@ cdef inline bint nothing_new(HttpParser *p, const uint8_t *bytes, size_t n) noex
     return True
 
 
-cdef size_t head_parse(HttpParser *p, const uint8_t *start, const uint8_t *end, Request *r) noexcept nogil:
+cdef size_t head_parse(HttpParser *p, const uint8_t *start, const uint8_t *end, HttpRequest *r) noexcept nogil:
     """Parses a head from its first byte. Sets r.kind; returns its length if it is whole, else 0."""
     cdef const uint8_t *at = start
     cdef const uint8_t *stop
@@ -113,14 +113,14 @@ cdef size_t head_parse(HttpParser *p, const uint8_t *start, const uint8_t *end, 
     r.method = UNKNOWN_METHOD
     stop = find_control(at, end)
     r.line = Slice(at, stop - at)
-    status = 414 if stop - at > REQUEST_LINE_MOST else line_state(stop, end)
+    status = 414 if stop - at > MAX_REQUEST_LINE else line_state(stop, end)
     if status != LINE_OPEN:
         fault = request_line(at, stop, r)       # called for its method, too: who is refused a HEAD expects no body
         status = status if status else fault
     if status == 0:
         p.fields_at = <uint16_t>(stop + 2 - start)
         at = stop + 2
-        most = at + FIELDS_MOST
+        most = at + MAX_FIELD_BYTES
     while status == 0:
         stop = find_control(at, end)
         if stop > most:
@@ -154,13 +154,13 @@ cdef inline int line_state(const uint8_t *stop, const uint8_t *end) noexcept nog
     return 0 if stop[1] == LF else 400
 
 
-cdef inline size_t fail(Request *r, int status) noexcept nogil:
+cdef inline size_t fail(HttpRequest *r, int status) noexcept nogil:
     r.kind = HTTP_FAIL
     r.status = status
     return 0
 
 
-cdef size_t body_next(HttpParser *p, const uint8_t *bytes, size_t n, Request *r) noexcept nogil:
+cdef size_t body_next(HttpParser *p, const uint8_t *bytes, size_t n, HttpRequest *r) noexcept nogil:
     """The next run of a body's data, past what frames it. Returns the bytes used, which with HTTP_FAIL mean nothing."""
     cdef const uint8_t *at = bytes
     cdef const uint8_t *end = bytes + n
@@ -176,7 +176,7 @@ cdef size_t body_next(HttpParser *p, const uint8_t *bytes, size_t n, Request *r)
                 p.phase = AT_HEAD if p.phase == IN_BODY else AFTER_CHUNK
             break
         stop = at if p.phase == AFTER_CHUNK else find_control(at, end)
-        if stop - at > (FIELDS_MOST if p.phase == AT_TRAILER else CHUNK_LINE_MOST):
+        if stop - at > (MAX_FIELD_BYTES if p.phase == AT_TRAILER else MAX_CHUNK_LINE):
             return fail(r, 431 if p.phase == AT_TRAILER else 400)
         status = line_state(stop, end)
         if status == LINE_OPEN:
@@ -190,7 +190,7 @@ cdef size_t body_next(HttpParser *p, const uint8_t *bytes, size_t n, Request *r)
     return at - bytes
 
 
-cdef inline int chunk_line(HttpParser *p, const uint8_t *at, const uint8_t *stop, Request *r) noexcept nogil:
+cdef inline int chunk_line(HttpParser *p, const uint8_t *at, const uint8_t *stop, HttpRequest *r) noexcept nogil:
     """A line of chunked framing (RFC 9112 section 7.1). 0 or the status to fail with."""
     cdef uint64_t size = 0
     cdef const uint8_t *from_ = at
@@ -202,17 +202,17 @@ cdef inline int chunk_line(HttpParser *p, const uint8_t *at, const uint8_t *stop
             p.phase = AT_HEAD
             return 0
         r.count = 0
-        return 413 if p.total > BODY_MOST else field_line(at, stop, r)
+        return 413 if p.total > MAX_BODY else field_line(at, stop, r)
     else:
         while at < stop and CLASS[at[0]] & HEX:
-            size = min(size << 4 | <uint64_t>hex_value(at[0]), <uint64_t>BODY_MOST + 1)
+            size = min(size << 4 | <uint64_t>hex_value(at[0]), <uint64_t>MAX_BODY + 1)
             at += 1
         if at == from_ or not extensions_ok(at, stop):
             return 400
         p.total += <uint32_t>size
         p.body = <uint32_t>size
         p.phase = IN_CHUNK if size else AT_TRAILER
-    return 413 if p.total > BODY_MOST else 0
+    return 413 if p.total > MAX_BODY else 0
 
 
 cdef bint extensions_ok(const uint8_t *at, const uint8_t *stop) noexcept nogil:
@@ -250,7 +250,7 @@ cdef inline const uint8_t *quoted_end(const uint8_t *from_, const uint8_t *stop)
     return at + 1 if at < stop else from_
 
 
-cdef inline int request_line(const uint8_t *at, const uint8_t *stop, Request *r) noexcept nogil:
+cdef inline int request_line(const uint8_t *at, const uint8_t *stop, HttpRequest *r) noexcept nogil:
     """method SP target SP version (RFC 9112 section 3). 0 or the status to fail with."""
     cdef const uint8_t *from_ = at
     at = token_end(at, stop)
@@ -289,7 +289,7 @@ cdef inline Method method_of(const uint8_t *at, size_t n) noexcept nogil:
     return UNKNOWN_METHOD
 
 
-cdef inline int target_parse(const uint8_t *at, const uint8_t *stop, Request *r) noexcept nogil:
+cdef inline int target_parse(const uint8_t *at, const uint8_t *stop, HttpRequest *r) noexcept nogil:
     """The four forms of a request target (RFC 9112 section 3.2). 0 or the status to fail with."""
     cdef const uint8_t *from_ = at
     r.host.n = 0
@@ -436,11 +436,11 @@ cdef bint ipv4_ok(const uint8_t *at, const uint8_t *end) noexcept nogil:
     return at == end
 
 
-cdef inline int field_line(const uint8_t *at, const uint8_t *stop, Request *r) noexcept nogil:
+cdef inline int field_line(const uint8_t *at, const uint8_t *stop, HttpRequest *r) noexcept nogil:
     """name ":" OWS value OWS (RFC 9112 section 5). 0 or the status to fail with."""
     cdef Field *field = &r.fields[r.count]
     cdef uint32_t bit
-    if r.count == FIELD_COUNT_MOST:
+    if r.count == MAX_FIELDS:
         return 431
     field.name.at = at
     at = token_end(at, stop)
@@ -503,7 +503,7 @@ cdef inline FieldId field_id(const uint8_t *name, size_t n) noexcept nogil:
     return OTHER_FIELD
 
 
-cdef inline void options_read(Request *r, const Field *field) noexcept nogil:
+cdef inline void options_read(HttpRequest *r, const Field *field) noexcept nogil:
     """Notes what we know of a Connection, Upgrade or Expect field's list."""
     cdef Slice rest = field.value, item
     while list_next(&rest, &item):
@@ -521,7 +521,7 @@ cdef inline void options_read(Request *r, const Field *field) noexcept nogil:
             r.flags |= SAW_UPGRADE
 
 
-cdef inline int head_finish(Request *r) noexcept nogil:
+cdef inline int head_finish(HttpRequest *r) noexcept nogil:
     """What can be judged only with all fields read. 0 or the status to fail with."""
     cdef int status
     cdef uint64_t length
@@ -547,13 +547,13 @@ cdef inline int head_finish(Request *r) noexcept nogil:
     elif has(r, CONTENT_LENGTH):
         if twice(r, CONTENT_LENGTH) or not number(value_of(r, CONTENT_LENGTH), &length):
             return 400
-        if length > BODY_MOST:
+        if length > MAX_BODY:
             return 413
         r.content_length = <uint32_t>length
     return 0
 
 
-cdef int transfer_encoding(const Request *r) noexcept nogil:
+cdef int transfer_encoding(const HttpRequest *r) noexcept nogil:
     """0 where the coding is chunked alone, else the status to fail with (RFC 9112 sections 6.1 and 6.3)."""
     cdef Slice rest = value_of(r, TRANSFER_ENCODING), item
     cdef int items = 0, chunked = 0
@@ -653,7 +653,7 @@ cdef uint8_t *http_escape(uint8_t *to, Slice path) noexcept nogil:
 
 # ---- conditionals and ranges (RFC 9110 sections 13 and 14) ----
 
-cdef int http_precondition(const Request *r, Slice etag, int64_t mtime) noexcept nogil:
+cdef int http_precondition(const HttpRequest *r, Slice etag, int64_t mtime) noexcept nogil:
     """For a GET or HEAD of what has this ETag and time: 0 to go on, 304 or 412 (RFC 9110 section 13.2.2)."""
     cdef int64_t since
     if has(r, IF_MATCH):
@@ -672,7 +672,7 @@ cdef int http_precondition(const Request *r, Slice etag, int64_t mtime) noexcept
     return 0
 
 
-cdef bint etag_listed(const Request *r, FieldId id, Slice etag, bint weakly) noexcept nogil:
+cdef bint etag_listed(const HttpRequest *r, FieldId id, Slice etag, bint weakly) noexcept nogil:
     """Whether the lists of all fields of that name hold "*" or the (strong) etag (RFC 9110 section 8.8.3.2)."""
     cdef Slice rest, item
     cdef bint weak
@@ -713,11 +713,11 @@ cdef bint etag_next(Slice *rest, Slice *tag, bint *weak) noexcept nogil:
     return True
 
 
-cdef int http_ranges(const Request *r, Slice etag, int64_t mtime, int64_t size, Span *spans) noexcept nogil:
-    """What a GET's Range and If-Range select of size bytes: how many spans (at most RANGES_MOST), in the order asked for.
+cdef int http_ranges(const HttpRequest *r, Slice etag, int64_t mtime, int64_t size, ByteRange *spans) noexcept nogil:
+    """What a GET's Range and If-Range select of size bytes: how many spans (at most MAX_RANGES), in the order asked for.
 
     0: send it all, for there is no Range, or it is malformed or in another unit, or If-Range does not hold, or the
-    spans are more than RANGES_MOST or together longer than the whole (RFC 9110 section 17.15).
+    spans are more than MAX_RANGES or together longer than the whole (RFC 9110 section 17.15).
     -1: none of it can be satisfied, 416.
     """
     cdef Slice rest, item
@@ -732,7 +732,7 @@ cdef int http_ranges(const Request *r, Slice etag, int64_t mtime, int64_t size, 
         return 0
     rest = Slice(rest.at + 6, rest.n - 6)
     while list_next(&rest, &item):
-        if count == RANGES_MOST:
+        if count == MAX_RANGES:
             return 0
         kind = span_parse(item, size, &spans[count])
         if kind < 0:
@@ -747,7 +747,7 @@ cdef int http_ranges(const Request *r, Slice etag, int64_t mtime, int64_t size, 
     return 0 if count > 1 and total > size else count
 
 
-cdef bint if_range_holds(const Request *r, Slice etag, int64_t mtime) noexcept nogil:
+cdef bint if_range_holds(const HttpRequest *r, Slice etag, int64_t mtime) noexcept nogil:
     """Whether If-Range is one strong entity tag, or date, and that of what is there (RFC 9110 section 13.1.5)."""
     cdef Slice value = value_of(r, IF_RANGE)
     cdef int64_t date
@@ -759,7 +759,7 @@ cdef bint if_range_holds(const Request *r, Slice etag, int64_t mtime) noexcept n
     return date >= 0 and date == mtime
 
 
-cdef int span_parse(Slice spec, int64_t size, Span *span) noexcept nogil:
+cdef int span_parse(Slice spec, int64_t size, ByteRange *span) noexcept nogil:
     """first-last, first- or -suffix (RFC 9110 section 14.1.2): 1, or 0 if size bytes have none of it, -1 if malformed."""
     cdef const uint8_t *at = spec.at
     cdef const uint8_t *end = at + spec.n
@@ -797,7 +797,7 @@ cdef inline bint position(Slice digits, uint64_t *out) noexcept nogil:
 
 # ---- what a client accepts (RFC 9110 section 12.5) ----
 
-cdef Coding http_coding(const Request *r, uint32_t available) noexcept nogil:
+cdef Coding http_coding(const HttpRequest *r, uint32_t available) noexcept nogil:
     """The best of the available codings (bit per Coding; identity always is) by Accept-Encoding and, among equals, ours.
 
     Where the client refuses all of them, identity (section 12.5.3).
@@ -836,7 +836,7 @@ cdef Coding http_coding(const Request *r, uint32_t available) noexcept nogil:
     return <Coding>best
 
 
-cdef int http_accepts(const Request *r, const char *type) noexcept nogil:
+cdef int http_accepts(const HttpRequest *r, const char *type) noexcept nogil:
     """How gladly a client takes a media type: four times its weight in thousandths, and ACCEPTS_NAMED, or 2 or 1 if it is
     named only by "type/*" or "*/*", the closest of which counts (RFC 9110 section 12.5.1). 0: not at all.
     """
@@ -1119,7 +1119,7 @@ cdef class Parser:
     """The parser as Python sees it: feed(bytes) returns the events they complete."""
 
     cdef HttpParser state
-    cdef Request request
+    cdef HttpRequest request
     cdef bytes kept
     cdef bint failed
 
@@ -1156,18 +1156,18 @@ cdef class Parser:
             else:
                 events.append(("request", self.described()))
         self.kept = data[used:]
-        block_drop(copy)
+        block_unref(copy)
         return events
 
     cdef dict described(self):
-        cdef Request *r = &self.request
+        cdef HttpRequest *r = &self.request
         cdef int i
         cdef Block *path = block_new(r.path.n + 1)
         if path == NULL:
             raise MemoryError
         path.size = http_unescape(r.path, path.data)
         unescaped = path.data[:path.size]
-        block_drop(path)
+        block_unref(path)
         return {
             "method": ["GET", "HEAD", "OPTIONS", "CONNECT", "other", "unknown"][<int>r.method],
             "path": taken(r.path), "unescaped": unescaped, "query": taken(r.query), "host": taken(r.host),
@@ -1181,8 +1181,8 @@ cdef class Parser:
 def judge(bytes head, bytes etag, int64_t mtime, int64_t size):
     """For a whole request head: its precondition (0, 304 or 412), and the ranges it gets: [] for all, None for 416."""
     cdef HttpParser state
-    cdef Request request
-    cdef Span[RANGES_MOST] spans
+    cdef HttpRequest request
+    cdef ByteRange[MAX_RANGES] spans
     cdef int i, count
     memset(&state, 0, sizeof(HttpParser))
     http_next(&state, head, len(head), &request)
@@ -1196,7 +1196,7 @@ def judge(bytes head, bytes etag, int64_t mtime, int64_t size):
 def choose(bytes head, codings):
     """Which of the codings ("gzip", "br", "zstd") a whole request head gets, or "identity"."""
     cdef HttpParser state
-    cdef Request request
+    cdef HttpRequest request
     names = ["identity", "gzip", "br", "zstd"]
     memset(&state, 0, sizeof(HttpParser))
     http_next(&state, head, len(head), &request)
@@ -1221,8 +1221,8 @@ def bench(str what, bytes data, long rounds):
     """Rounds of one thing, for bench/engines.py. The answer is of no use, but keeps the compiler from leaving it out."""
     cdef int kind = ["head", "precondition", "ranges", "coding", "date in", "date out"].index(what)
     cdef HttpParser state
-    cdef Request request
-    cdef Span[RANGES_MOST] spans
+    cdef HttpRequest request
+    cdef ByteRange[MAX_RANGES] spans
     cdef uint8_t[DATE_SIZE] date
     cdef Slice text = Slice(data, len(data))
     cdef int64_t i, sum = 0

@@ -93,9 +93,9 @@ cdef enum:
     TIMERS = 64
     TICK_SHIFT = 6               # a tick is 64 ms: what a deadline may be late by, and how often it can move
     OUTBOX = 256 << 10
-    BACKLOG_MOST = 256 << 10     # backlog above which a visitor is read no further
+    MAX_UNSENT = 256 << 10     # backlog above which a visitor is read no further
     PIECE_COST = 96              # bytes of memory that a piece takes beside those it sends
-    PEER_MOST = 46               # an address as text, with its final zero (INET6_ADDRSTRLEN)
+    MAX_PEER_TEXT = 46               # an address as text, with its final zero (INET6_ADDRSTRLEN)
 
 cdef struct Reactor:
     int epoll
@@ -179,7 +179,7 @@ cdef inline size_t conn_backlog(const Conn *c) noexcept nogil:
 
 cdef inline bint conn_choked(const Conn *c) noexcept nogil:
     """Whether so much output waits that nothing more should be read that could bring more."""
-    return conn_backlog(c) > BACKLOG_MOST and not c.flags & UNGATED
+    return conn_backlog(c) > MAX_UNSENT and not c.flags & UNGATED
 
 cdef inline bint conn_ending(const Conn *c) noexcept nogil:
     """Whether nothing more may be read from or answered to it."""

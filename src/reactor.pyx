@@ -28,7 +28,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memmove, memset
 
-from c1m.buf cimport block_copy, block_drop, block_hold
+from c1m.buf cimport block_copy, block_unref, block_ref
 from c1m.linux cimport (
     AF_INET, AF_INET6, CLOCK_MONOTONIC, CLOCK_MONOTONIC_COARSE, CLOCK_REALTIME_COARSE, EAGAIN, ECONNABORTED, EFD_CLOEXEC, EFD_NONBLOCK, EINTR, EMFILE, ENFILE,
     ENOBUFS, ENOMEM, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT,
@@ -48,8 +48,8 @@ cdef enum:
     TURN_NS = 4000000            # of a turn, that go to files, and again to visitors whom earlier ones put off
     RUNS = 256                   # pieces in one sendmsg
     TURN_SENDS = 16 << 20        # bytes of queued output in a turn, shared by those who are visited in it:
-    SHARE_MOST = 1 << 20         # to each so many
-    SHARE_LEAST = 64 << 10
+    MAX_SHARE = 1 << 20         # to each so many
+    MIN_SHARE = 64 << 10
     LINGER_MS = 2000
     KEPT_BLOCK = 4 << 20         # malloc keeps the memory of freed blocks below this size
     KEPT_IDLE = 16 << 20         # up to so many bytes of it
@@ -103,12 +103,12 @@ cdef void conn_open(Reactor *r, int fd) noexcept nogil:
 
 
 cdef void conn_peer(const Reactor *r, const Conn *c, char *to) noexcept nogil:
-    """Writes its numeric address, "-" where there is or was kept none, to PEER_MOST bytes."""
+    """Writes its numeric address, "-" where there is or was kept none, to MAX_PEER_TEXT bytes."""
     cdef const Peer *peer
     to[0], to[1] = c'-', 0
     if r.peers != NULL:
         peer = &r.peers[fd_of(r, c)]
-        inet_ntop(peer.family, peer.address, to, PEER_MOST)     # writes nothing for a Unix-domain socket
+        inet_ntop(peer.family, peer.address, to, MAX_PEER_TEXT)     # writes nothing for a Unix-domain socket
 
 
 cdef void conn_close(Reactor *r, Conn *c) noexcept nogil:
@@ -134,7 +134,7 @@ cdef void reap(Reactor *r) noexcept nogil:
         c = &r.table[r.doomed[i]]
         r.on.closed(r.app, c)
         deadline_unlink(r, c)
-        block_drop(c.input)
+        block_unref(c.input)
         queue_free(r, c)
         close(r.doomed[i])
         c.kind = FREE
@@ -282,7 +282,7 @@ cdef void conn_read(Reactor *r, Conn *c, bint resumed) noexcept nogil:
         more = got == <ssize_t>(INBOX - have) or (got > 0 and (resumed or c.flags & ENDING))
         got = max(got, 0)
     if got or resumed:
-        block_drop(c.input)
+        block_unref(c.input)
         c.input = NULL
         have += got
         r.visited = c
@@ -446,7 +446,7 @@ cdef size_t conn_drop(Reactor *r, Conn *c, uint32_t tag, size_t down_to) noexcep
             link[0] = piece.next
             c.output.bytes -= piece.left
             c.output.pieces -= 1
-            block_drop(piece.block)
+            block_unref(piece.block)
             free(piece)
             dropped += 1
         else:
@@ -461,7 +461,7 @@ cdef inline void queue_copy(Reactor *r, Conn *c, const uint8_t *bytes, size_t n)
     """Puts a copy of some bytes at the end of the queue."""
     cdef Block *copy = block_copy(bytes, n)
     queue_add(r, c, copy, 0, n, 0)
-    block_drop(copy)
+    block_unref(copy)
 
 
 cdef void queue_add(Reactor *r, Conn *c, Block *block, int64_t at, size_t n, uint32_t tag) noexcept nogil:
@@ -474,7 +474,7 @@ cdef void queue_add(Reactor *r, Conn *c, Block *block, int64_t at, size_t n, uin
         conn_close(r, c)
         return
     piece.next = NULL
-    piece.block = block_hold(block)
+    piece.block = block_ref(block)
     piece.at = at
     piece.left = n
     piece.tag = tag
@@ -561,7 +561,7 @@ cdef void queue_took(Queue *q, size_t n) noexcept nogil:
             q.pieces -= 1
             if q.first == NULL:
                 q.last = NULL
-            block_drop(piece.block)
+            block_unref(piece.block)
             free(piece)
 
 
@@ -579,7 +579,7 @@ cdef void queue_free(Reactor *r, Conn *c) noexcept nogil:
     while c.output.first != NULL:
         piece = c.output.first
         c.output.first = piece.next
-        block_drop(piece.block)
+        block_unref(piece.block)
         free(piece)
     queue_retire(r, c)
 
@@ -621,7 +621,7 @@ cdef void conn_drained(Reactor *r, Conn *c) noexcept nogil:
     if c.flags & (CLOSED | FINISHING):
         conn_settle(r, c)
         return
-    if not all and (not c.flags & PAUSED or conn_backlog(c) > BACKLOG_MOST // 2):
+    if not all and (not c.flags & PAUSED or conn_backlog(c) > MAX_UNSENT // 2):
         return
     c.flags &= ~PAUSED
     if not c.flags & HELD:
@@ -781,7 +781,7 @@ cdef void reactor_turn(Reactor *r, int wait_ms) noexcept nogil:
     r.turns += 1
     r.in_turn = True
     r.until_ns = nanoseconds() + TURN_NS
-    r.share = max(<size_t>SHARE_LEAST, min(<size_t>SHARE_MOST, <size_t>TURN_SENDS // (n + r.again_n + 1)))
+    r.share = max(<size_t>MIN_SHARE, min(<size_t>MAX_SHARE, <size_t>TURN_SENDS // (n + r.again_n + 1)))
     clock_read(r)
     for i in range(n):
         if i + 1 < n:
@@ -990,7 +990,7 @@ cdef class Loop:
         r.inbox = <uint8_t *>reserved(INBOX)
         r.outbox = <uint8_t *>reserved(OUTBOX)
         r.events = <epoll_event *>reserved(EVENTS * sizeof(epoll_event))
-        r.share = SHARE_MOST
+        r.share = MAX_SHARE
         r.timers_n = 1           # 0 means none
         r.stall_timer = r.linger_timer = timer_for(r, stall_ms)
         r.linger_timer = timer_for(r, LINGER_MS)

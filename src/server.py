@@ -30,10 +30,10 @@ __all__ = ["Root", "Server"]
 
 _BACKLOG = 4096
 _MESSAGE_MOST = (1 << 31) - 1
-_FIELDS_MOST = 8192
+_MAX_FIELD_BYTES = 8192
 _CACHE_CONTROL_MOST = 1024
-_PROTOCOLS_MOST = 16
-_ORIGINS_MOST = 32
+_MAX_PROTOCOLS = 16
+_MAX_ORIGINS = 32
 _CACHE_FILES_MOST = 1 << 22
 _CACHE_BYTES_MOST = 1 << 40
 _TIMEOUT_MOST = 365 * 86400.0
@@ -97,7 +97,7 @@ class Root:
         put = object.__setattr__
         put(self, "path", _directory(self.path))
         put(self, "index", tuple([self.index] if isinstance(self.index, str) else self.index))
-        origins = _strings("cors", self.cors, _ORIGINS_MOST)
+        origins = _strings("cors", self.cors, _MAX_ORIGINS)
         put(self, "cors", tuple(origin if origin == "*" else _origin("cors", origin) for origin in origins))
         for name in self.index:
             if not name or "/" in name or "\0" in name or name.startswith("."):
@@ -118,8 +118,8 @@ class Root:
             _check_value(f"headers: the value of {name}", value)
             if name.lower() == "cache-control" and (self.cache or self.listing):
                 raise ValueError(f'headers: cache or listing says {name}, too: use cache={{"*": ...}} alone')
-        if sum(len(name) + len(value) + 4 for name, value in self.headers.items() if value) > _FIELDS_MOST:
-            raise ValueError(f"headers: more than {_FIELDS_MOST} bytes in all")
+        if sum(len(name) + len(value) + 4 for name, value in self.headers.items() if value) > _MAX_FIELD_BYTES:
+            raise ValueError(f"headers: more than {_MAX_FIELD_BYTES} bytes in all")
 
     def _mount(self, site: Site, host: str, prefix: str) -> None:
         headers: dict[str, tuple[str, str | None]] = {"x-content-type-options": ("X-Content-Type-Options", "nosniff")}
@@ -321,7 +321,7 @@ class Server:
             raise ValueError(f"when_slow: {when_slow!r} is none of {', '.join(map(repr, _SLOW))}")
         if compression not in _COMPRESSION:
             raise ValueError(f"compression: {compression!r} is none of None, 'shared', 'dedicated'")
-        subprotocols = _strings("subprotocols", subprotocols, _PROTOCOLS_MOST)
+        subprotocols = _strings("subprotocols", subprotocols, _MAX_PROTOCOLS)
         for protocol in subprotocols:
             if not _TOKEN.fullmatch(protocol) or len(protocol) > 255:
                 raise ValueError(f"subprotocols: {protocol!r} is not a token of up to 255 characters")
@@ -334,7 +334,7 @@ class Server:
             "when_slow": _SLOW.index(when_slow),
             "origins": [
                 (each if each == "null" else _origin("origins", each)).encode()
-                for each in _strings("origins", origins, _ORIGINS_MOST)
+                for each in _strings("origins", origins, _MAX_ORIGINS)
             ],
             "subprotocols": [protocol.encode() for protocol in subprotocols],
             "compression": _COMPRESSION.index(compression),

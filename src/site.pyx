@@ -7,7 +7,7 @@ Refuses to know: epoll, byte layouts.
 The reactor calls site_opened, site_readable, site_expired, site_leaving and site_closed. site_readable drives
 the engine that conn.state names over the bytes it is handed, writes answers with conn_room and conn_send, and
 returns how many bytes it used. It takes up no request while an earlier answer is still queued, and no frame
-while more than BACKLOG_MOST is: the reactor then reads that visitor no further until its output has drained.
+while more than MAX_UNSENT is: the reactor then reads that visitor no further until its output has drained.
 
 Invariants: only `upgrade` leaves HTTP. conn.cold is NULL for whoever speaks HTTP, but while a body that is to be
 logged waits to be sent. Every answer passes head_begin, which counts it, and head_end.
@@ -35,33 +35,33 @@ from c1m.answers cimport (
 )
 from c1m.app cimport (
     COMMAND_CLOSE, COMMAND_HOLD, COMMAND_PING, COMMAND_PUBLISH, COMMAND_PYTHON, COMMAND_SEND, COMMAND_SUBSCRIBE,
-    COMMAND_UNSUBSCRIBE, DEDICATED_COMPRESSION, HTTP, MOUNTS_MOST, ORIGINS_MOST, PROTOCOLS_MOST, ROUTES_MOST,
-    RULES_MOST, SHARED_COMPRESSION, SLOW_CLOSE, SLOW_DROP_NEWEST, SLOW_LATEST, TAG_MESSAGE, TAG_TOPIC, WEBSOCKET,
+    COMMAND_UNSUBSCRIBE, DEDICATED_COMPRESSION, HTTP, MAX_MOUNTS, MAX_ORIGINS, MAX_PROTOCOLS, MAX_ROUTES,
+    MAX_CACHE_RULES, SHARED_COMPRESSION, SLOW_CLOSE, SLOW_DROP_NEWEST, SLOW_LATEST, TAG_MESSAGE, TAG_TOPIC, WEBSOCKET,
     WEBSOCKET_CLOSING, WEBSOCKET_PINGED, Answer, App, CacheRule, Codec, Command, CommandKind, Mount, Route,
 )
 from c1m.buf cimport (
-    CLASS, TOKEN, Block, Slice, block_copy, block_drop, block_grown, block_hold, block_new, load_be16, put,
+    CLASS, TOKEN, Block, Slice, block_copy, block_unref, block_grown, block_ref, block_new, load_be16, put,
     put_text, store_be16,
 )
 from c1m.deflate cimport (
-    ANSWER_MOST, DEFLATE_AGREED, DEFLATE_DECLINED, DEFLATE_MALFORMED, INFLATE_NO_MEMORY, INFLATE_OK,
-    INFLATE_TOO_BIG, WINDOW_MOST, DeflateSettings, DeflateTerms, Deflater, Inflated, deflate_agree, deflater_free,
+    MAX_AGREED, DEFLATE_AGREED, DEFLATE_DECLINED, DEFLATE_MALFORMED, INFLATE_NO_MEMORY, INFLATE_OK,
+    INFLATE_TOO_BIG, MAX_WINDOW_BITS, DeflateSettings, DeflateTerms, Deflater, InflateResult, deflate_agree, deflater_free,
     deflater_message, deflater_new, inflater_free, inflater_new, inflater_run,
 )
 from c1m.files cimport files_directory, files_forget, files_free, files_index, files_init, files_root, files_type
 from c1m.http cimport (
-    AT_HEAD, CHUNKED, EXPECT_CONTINUE, EXPECT_UNKNOWN, GET, HEAD, HEAD_MOST, HTTP_BODY, HTTP_FAIL, HTTP_MORE,
+    AT_HEAD, CHUNKED, EXPECT_CONTINUE, EXPECT_UNKNOWN, GET, HEAD, MAX_HEAD, HTTP_BODY, HTTP_FAIL, HTTP_MORE,
     KEEP_ALIVE, OPTIONS, ORIGIN, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
     SEC_WEBSOCKET_VERSION, UNKNOWN_METHOD, WANTS_WEBSOCKET, HttpParser, has, http_accepts, http_list_next,
     http_next, http_unescape, twice, value_of,
 )
-from c1m.http cimport Request as HttpRequest
+from c1m.http cimport HttpRequest
 from c1m.linux cimport (
     EMFILE, ENFILE, ENOMEM, close, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock,
     pthread_mutex_unlock, usleep,
 )
 from c1m.reactor cimport (
-    BACKLOG_MOST, CLOSED, DUPLEX, ENDING, HELD, NOTE_FULL, OUTBOX, PEER_MOST, STALLED, UNGATED, WANTS_DRAIN, Conn, Loop,
+    MAX_UNSENT, CLOSED, DUPLEX, ENDING, HELD, NOTE_FULL, OUTBOX, MAX_PEER_TEXT, STALLED, UNGATED, WANTS_DRAIN, Conn, Loop,
     Reactor, Upcalls, conn_backlog, conn_choked, conn_close, conn_deadline, conn_drop, conn_ending, conn_finish,
     conn_hold, conn_of, conn_peer, conn_post, conn_push, conn_room, conn_send, conn_unsent, conn_wrote, handle_of,
     reactor_alarm, reactor_close_all, reactor_is_here, reactor_wake, timer_for,
@@ -70,7 +70,7 @@ from c1m.topics cimport (
     Subscriber, Topic, topics_find, topics_free, topics_init, topics_leave, topics_subscribe, topics_unsubscribe,
 )
 from c1m.ws cimport (
-    WS_ABNORMAL, WS_BINARY, WS_CLOSE, WS_CONTROL, WS_CONTROL_MOST, WS_DEFLATE, WS_FAIL, WS_GOING_AWAY, WS_HEAD_MOST,
+    WS_ABNORMAL, WS_BINARY, WS_CLOSE, WS_CONTROL, WS_MAX_CONTROL, WS_DEFLATE, WS_FAIL, WS_GOING_AWAY, WS_MAX_HEADER,
     WS_INTERNAL_ERROR, WS_INVALID_PAYLOAD, WS_MORE, WS_NO_STATUS, WS_PING, WS_PONG, WS_RSV1, WS_SERVER, WS_TEXT,
     WS_TOO_BIG, WS_TRY_AGAIN_LATER, WsEvent, WsParser, ws_accept, ws_close_code, ws_head, ws_head_size,
     ws_key_ok, ws_next, ws_start, ws_take, ws_text_ok,
@@ -81,16 +81,16 @@ cdef extern from *:
 
 cdef enum:
     DEFLATE_LEVEL = 6            # zlib's default
-    PACK_LEAST = 64              # bytes of a message below which compression gains nothing
+    MIN_COMPRESSED = 64              # bytes of a message below which compression gains nothing
     OWN_STREAMS = 0x80           # Conn.extra
     FORGET_MS = 10000            # between looks at what the files' cache may forget
     COMMANDS_A_TURN = 4096       # of other threads', and messages that they bring, before others have their turn
-    COMMAND_BYTES_MOST = 4 << 20 # of commands that wait, above which their threads are slowed down
-    WAITS_MOST = 100             # milliseconds that each of them then waits
-    OFFERED_MOST = 64            # subprotocols, above which an offer is refused
+    MAX_COMMAND_BYTES = 4 << 20 # of commands that wait, above which their threads are slowed down
+    MAX_WAIT_MS = 100             # milliseconds that each of them then waits
+    MAX_OFFERED = 64            # subprotocols, above which an offer is refused
     CLOSE_MS = 10000             # that the peer has for its Close after ours
     ROOM_AHEAD = 16              # times what has come of a message, see room_for
-    REJECT_MOST = 16384          # bytes of a Reject's fields and body, more than it takes itself
+    MAX_REJECT = 16384          # bytes of a Reject's fields and body, more than it takes itself
 
 log = logging.getLogger("c1m")
 
@@ -131,7 +131,7 @@ cdef void site_expired(void *app, Conn *c) noexcept nogil:
     elif c.state == WEBSOCKET or c.flags & HELD:
         # Who is held has its pong unread; but where the peer is no more, the ping finds out.
         c.state = WEBSOCKET if c.flags & HELD else WEBSOCKET_PINGED
-        conn_wrote(a.r, ws_head(conn_room(a.r, c, WS_HEAD_MOST), WS_PING, 0))
+        conn_wrote(a.r, ws_head(conn_room(a.r, c, WS_MAX_HEADER), WS_PING, 0))
         conn_deadline(a.r, c, route_of(a, c).ping_timer if c.flags & HELD else route_of(a, c).pong_timer)
     else:
         ws_fail(a, c, WS_INTERNAL_ERROR)
@@ -156,7 +156,7 @@ cdef void site_closed(void *app, Conn *c) noexcept nogil:
     elif c.extra & OWN_STREAMS:
         codec_free(<Codec *>c.cold)
     else:
-        block_drop(<Block *>c.cold)
+        block_unref(<Block *>c.cold)
     c.cold = NULL
     a.websockets -= 1            # last: who reads the counters meanwhile must not find it gone but still subscribed
 
@@ -290,7 +290,7 @@ cdef void upgrade(App *a, Conn *c, int index) noexcept nogil:
     cdef HttpRequest *r = &a.request
     cdef Route *route = a.routes[index]
     cdef Slice key = value_of(r, SEC_WEBSOCKET_KEY), protocol = Slice(NULL, 0)
-    cdef uint8_t[ANSWER_MOST] agreed
+    cdef uint8_t[MAX_AGREED] agreed
     cdef size_t agreed_n = 0
     cdef DeflateTerms terms
     cdef Codec *codec = NULL
@@ -316,7 +316,7 @@ cdef void upgrade(App *a, Conn *c, int index) noexcept nogil:
             return               # it has answered
     a.answers[1] += 1
     a.answer.status = 101
-    to = conn_room(a.r, c, HEAD_MOST + protocol.n)
+    to = conn_room(a.r, c, MAX_HEAD + protocol.n)
     to = put_text(to, b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ")
     ws_accept(key.at, to)
     to = put_text(to + 28, b"\r\n")
@@ -363,21 +363,21 @@ cdef bint extensions_agree(const HttpRequest *r, const Route *route, DeflateTerm
 
 cdef bint protocols_ok(const HttpRequest *r) noexcept nogil:
     """Whether the subprotocols on offer, if any, are tokens, each there once (RFC 6455 section 4.1, item 10)."""
-    cdef Slice[OFFERED_MOST] items
+    cdef Slice[MAX_OFFERED] items
     cdef Slice rest
     cdef int i, j, count = 0
     for i in range(r.count):
         if r.fields[i].id != SEC_WEBSOCKET_PROTOCOL:
             continue
         rest = r.fields[i].value
-        while count < OFFERED_MOST and http_list_next(&rest, &items[count]):
+        while count < MAX_OFFERED and http_list_next(&rest, &items[count]):
             if not is_token(items[count]):
                 return False
             for j in range(count):
                 if items[j].n == items[count].n and memcmp(items[j].at, items[count].at, items[j].n) == 0:
                     return False
             count += 1
-    return count < OFFERED_MOST and (count > 0 or not has(r, SEC_WEBSOCKET_PROTOCOL))
+    return count < MAX_OFFERED and (count > 0 or not has(r, SEC_WEBSOCKET_PROTOCOL))
 
 
 cdef bint is_token(Slice item) noexcept nogil:
@@ -466,7 +466,7 @@ cdef inline void ws_echo(App *a, Conn *c, WsParser *parser, const WsEvent *event
         packed_run(a, c, parser, event)
         return
     if event.first and event.last:
-        to = conn_room(a.r, c, WS_HEAD_MOST + event.n)
+        to = conn_room(a.r, c, WS_MAX_HEADER + event.n)
         head = ws_head(to, event.opcode, event.n)
         if not ws_take(parser, event, to + head):
             ws_fail(a, c, WS_INVALID_PAYLOAD)
@@ -480,10 +480,10 @@ cdef inline void ws_echo(App *a, Conn *c, WsParser *parser, const WsEvent *event
     elif event.last:
         message = slot[0]
         slot[0] = NULL
-        head = ws_head_size(message.size - WS_HEAD_MOST)
-        ws_head(message.data + WS_HEAD_MOST - head, event.opcode, message.size - WS_HEAD_MOST)
-        conn_send(a.r, c, message, WS_HEAD_MOST - head, message.size - WS_HEAD_MOST + head)
-        block_drop(message)
+        head = ws_head_size(message.size - WS_MAX_HEADER)
+        ws_head(message.data + WS_MAX_HEADER - head, event.opcode, message.size - WS_MAX_HEADER)
+        conn_send(a.r, c, message, WS_MAX_HEADER - head, message.size - WS_MAX_HEADER + head)
+        block_unref(message)
         a.messages += 1
 
 
@@ -503,8 +503,8 @@ cdef inline void ws_deliver(App *a, Conn *c, WsParser *parser, const WsEvent *ev
     if not message_add(message, parser, event):
         ws_fail(a, c, WS_INVALID_PAYLOAD if message[0] != NULL else WS_INTERNAL_ERROR)
     elif event.last:
-        py_message(a, c, event.opcode, message[0].data + WS_HEAD_MOST, message[0].size - WS_HEAD_MOST)
-        block_drop(message[0])
+        py_message(a, c, event.opcode, message[0].data + WS_MAX_HEADER, message[0].size - WS_MAX_HEADER)
+        block_unref(message[0])
         message[0] = NULL
 
 
@@ -522,10 +522,10 @@ cdef void packed_run(App *a, Conn *c, WsParser *parser, const WsEvent *event) no
     if not event.last:
         return
     code = unpack(a, c, slot[0], &plain)
-    block_drop(slot[0])
+    block_unref(slot[0])
     slot[0] = NULL
     if code == 0:
-        bytes, n = plain.data + WS_HEAD_MOST, plain.size - WS_HEAD_MOST
+        bytes, n = plain.data + WS_MAX_HEADER, plain.size - WS_MAX_HEADER
         if event.opcode == WS_TEXT and not ws_text_ok(bytes, n):
             code = WS_INVALID_PAYLOAD
     if code:
@@ -539,22 +539,22 @@ cdef void packed_run(App *a, Conn *c, WsParser *parser, const WsEvent *event) no
             conn_close(a.r, c)
         else:
             conn_post(a.r, c, packed, 0, packed.size, TAG_MESSAGE)
-        block_drop(packed)
-    block_drop(plain)
+        block_unref(packed)
+    block_unref(plain)
 
 
 cdef int unpack(App *a, Conn *c, const Block *message, Block **plain) noexcept nogil:
     """Inflates a message into a new block, behind room for a header. 0 or the code to fail with."""
     cdef Codec *codec = codec_of(a, c)
-    cdef Inflated said
+    cdef InflateResult said
     if codec == NULL and a.inflater == NULL:
-        a.inflater = inflater_new(WINDOW_MOST)
-    plain[0] = block_new(WS_HEAD_MOST + min(2 * message.size, <size_t>route_of(a, c).max_message))
+        a.inflater = inflater_new(MAX_WINDOW_BITS)
+    plain[0] = block_new(WS_MAX_HEADER + min(2 * message.size, <size_t>route_of(a, c).max_message))
     if plain[0] == NULL or (codec == NULL and a.inflater == NULL):
         return WS_INTERNAL_ERROR
-    plain[0].size = WS_HEAD_MOST
-    said = inflater_run(a.inflater if codec == NULL else codec.inflater, message.data + WS_HEAD_MOST, message.size - WS_HEAD_MOST, True,
-                        codec != NULL and not codec.terms.client_no_takeover, WS_HEAD_MOST + <size_t>route_of(a, c).max_message, plain)
+    plain[0].size = WS_MAX_HEADER
+    said = inflater_run(a.inflater if codec == NULL else codec.inflater, message.data + WS_MAX_HEADER, message.size - WS_MAX_HEADER, True,
+                        codec != NULL and not codec.terms.client_no_takeover, WS_MAX_HEADER + <size_t>route_of(a, c).max_message, plain)
     if said == INFLATE_OK:
         return 0
     return WS_TOO_BIG if said == INFLATE_TOO_BIG else WS_INTERNAL_ERROR if said == INFLATE_NO_MEMORY else WS_INVALID_PAYLOAD
@@ -568,13 +568,13 @@ cdef Block *pack(App *a, Conn *c, Block *frame) noexcept nogil:
     cdef uint8_t bits = c.extra & ~OWN_STREAMS
     cdef bint shared = a.packing == frame and not c.extra & OWN_STREAMS
     cdef Block *packed
-    if bits == 0 or frame.size - head < PACK_LEAST:
-        return block_hold(frame)
+    if bits == 0 or frame.size - head < MIN_COMPRESSED:
+        return block_ref(frame)
     if shared and a.packed[bits] != NULL:
-        return block_hold(a.packed[bits])
+        return block_ref(a.packed[bits])
     packed = packed_new(a, c, frame.data[0] & 0x0f, frame.data + head, frame.size - head)
     if shared and packed != NULL:
-        a.packed[bits] = block_hold(packed)
+        a.packed[bits] = block_ref(packed)
     return packed
 
 
@@ -591,13 +591,13 @@ cdef Block *packed_new(App *a, Conn *c, uint8_t opcode, const uint8_t *bytes, si
     deflater = route.deflaters[bits] if codec == NULL else codec.deflater
     if deflater == NULL:
         return NULL
-    packed = deflater_message(deflater, bytes, n, WS_HEAD_MOST, codec != NULL and not codec.terms.server_no_takeover)
+    packed = deflater_message(deflater, bytes, n, WS_MAX_HEADER, codec != NULL and not codec.terms.server_no_takeover)
     if packed == NULL:
         return NULL
     # The header is as long as the payload has it: the payload moves up to it.
-    n = packed.size - WS_HEAD_MOST
+    n = packed.size - WS_MAX_HEADER
     head = ws_head(packed.data, opcode | WS_RSV1, n)
-    memmove(packed.data + head, packed.data + WS_HEAD_MOST, n)
+    memmove(packed.data + head, packed.data + WS_MAX_HEADER, n)
     packed.size = head + n
     return packed
 
@@ -623,7 +623,7 @@ cdef void codec_free(Codec *codec) noexcept nogil:
         deflater_free(codec.deflater)
     if codec.inflater != NULL:
         inflater_free(codec.inflater)
-    block_drop(codec.message)
+    block_unref(codec.message)
     free(codec)
 
 
@@ -636,15 +636,15 @@ cdef bint message_add(Block **slot, WsParser *parser, const WsEvent *event) noex
     cdef Block *grown
     cdef size_t need
     if message == NULL:
-        message = block_new(WS_HEAD_MOST + room_for(event.n, event))
+        message = block_new(WS_MAX_HEADER + room_for(event.n, event))
         if message == NULL:
             return False
-        message.size = WS_HEAD_MOST
+        message.size = WS_MAX_HEADER
     need = message.size + event.n
-    if need > message.room:
-        grown = block_grown(message, WS_HEAD_MOST + room_for(need - WS_HEAD_MOST, event))
+    if need > message.capacity:
+        grown = block_grown(message, WS_MAX_HEADER + room_for(need - WS_MAX_HEADER, event))
         if grown == NULL:
-            block_drop(message)
+            block_unref(message)
             slot[0] = NULL
             return False
         message = grown
@@ -663,7 +663,7 @@ cdef inline size_t room_for(size_t n, const WsEvent *event) noexcept nogil:
 
 cdef void ws_control(App *a, Conn *c, WsParser *parser, const WsEvent *event) noexcept nogil:
     """Ping, pong or close (RFC 6455 section 5.5)."""
-    cdef uint8_t[WS_CONTROL_MOST] payload
+    cdef uint8_t[WS_MAX_CONTROL] payload
     cdef uint8_t *to
     cdef size_t head
     cdef int code
@@ -672,8 +672,8 @@ cdef void ws_control(App *a, Conn *c, WsParser *parser, const WsEvent *event) no
     ws_take(parser, event, payload)
     if event.opcode == WS_PING:
         # Not each must be answered (section 5.5.3), and who has so many answers to read gets no more of them.
-        if c.state != WEBSOCKET_CLOSING and conn_backlog(c) <= route_of(a, c).max_backlog + BACKLOG_MOST:
-            to = conn_room(a.r, c, WS_HEAD_MOST + event.n)
+        if c.state != WEBSOCKET_CLOSING and conn_backlog(c) <= route_of(a, c).max_backlog + MAX_UNSENT:
+            to = conn_room(a.r, c, WS_MAX_HEADER + event.n)
             head = ws_head(to, WS_PONG, event.n)
             memcpy(to + head, payload, event.n)
             conn_wrote(a.r, head + event.n)
@@ -691,7 +691,7 @@ cdef void ws_control(App *a, Conn *c, WsParser *parser, const WsEvent *event) no
 
 cdef void ws_close(App *a, Conn *c, int code) noexcept nogil:
     """Sends a Close frame in the visitor's visit; WS_NO_STATUS: an empty one. The peer's is awaited from now on."""
-    cdef uint8_t *to = conn_room(a.r, c, WS_HEAD_MOST + 2)
+    cdef uint8_t *to = conn_room(a.r, c, WS_MAX_HEADER + 2)
     cdef size_t n = 0 if code == WS_NO_STATUS else 2
     py_closing(a, c, code, NULL, 0)
     conn_wrote(a.r, ws_head(to, WS_CLOSE, n) + n)
@@ -718,7 +718,7 @@ cdef void ws_fail(App *a, Conn *c, int code) noexcept nogil:
 
 cdef Block *frame_new(uint8_t opcode, const void *bytes, size_t n) noexcept nogil:
     """A whole frame, to be shared by all who get it; NULL: memory is out."""
-    cdef Block *frame = block_new(WS_HEAD_MOST + n)
+    cdef Block *frame = block_new(WS_MAX_HEADER + n)
     if frame != NULL:
         frame.size = ws_head(frame.data, opcode, n)
         memcpy(frame.data + frame.size, bytes, n)
@@ -739,7 +739,7 @@ cdef void frame_send(App *a, Conn *c, Block *frame, uint32_t tag) noexcept nogil
     if room_made(a, c, route, packed.size, tag):
         conn_post(a.r, c, packed, 0, packed.size, tag)
     if c.extra:
-        block_drop(packed)       # pack's reference
+        block_unref(packed)       # pack's reference
 
 
 cdef inline bint room_made(App *a, Conn *c, Route *route, size_t n, uint32_t tag) noexcept nogil:
@@ -769,7 +769,7 @@ cdef inline bint room_made(App *a, Conn *c, Route *route, size_t n, uint32_t tag
 
 cdef void close_post(App *a, Conn *c, int code, const uint8_t *reason, size_t n) noexcept nogil:
     """ws_close at any time, with a reason of up to 123 bytes of UTF-8."""
-    cdef uint8_t[WS_CONTROL_MOST] payload
+    cdef uint8_t[WS_MAX_CONTROL] payload
     cdef Block *frame
     if c.state == WEBSOCKET_CLOSING or conn_ending(c):
         return
@@ -782,7 +782,7 @@ cdef void close_post(App *a, Conn *c, int code, const uint8_t *reason, size_t n)
         conn_close(a.r, c)
         return
     conn_post(a.r, c, frame, 0, frame.size, 0)
-    block_drop(frame)
+    block_unref(frame)
     closing(a, c)
 
 
@@ -802,8 +802,8 @@ cdef uint32_t publish(App *a, Slice name, Block *frame, uint64_t sender) noexcep
             continue
         frame_send(a, c, frame, TAG_TOPIC + topic.serial)
     a.packing = NULL
-    for i in range(WINDOW_MOST + 1):
-        block_drop(a.packed[i])
+    for i in range(MAX_WINDOW_BITS + 1):
+        block_unref(a.packed[i])
         a.packed[i] = NULL
     return topic.count
 
@@ -850,16 +850,16 @@ cdef Command *command_run(App *a, Command *command, int64_t *budget) noexcept no
 
 
 cdef size_t memory_of(const Command *command) noexcept nogil:
-    return (sizeof(Command) + (0 if command.topic == NULL else command.topic.room) +
-            (0 if command.frame == NULL else command.frame.room))
+    return (sizeof(Command) + (0 if command.topic == NULL else command.topic.capacity) +
+            (0 if command.frame == NULL else command.frame.capacity))
 
 
 cdef void command_free(App *a, Command *command) noexcept nogil:
     pthread_mutex_lock(&a.lock)
     a.command_bytes -= memory_of(command)
     pthread_mutex_unlock(&a.lock)
-    block_drop(command.frame)
-    block_drop(command.topic)
+    block_unref(command.frame)
+    block_unref(command.topic)
     free(command)
 
 
@@ -868,8 +868,8 @@ cdef bint command_add(App *a, CommandKind kind, uint64_t handle, Block *topic, B
     cdef Command *command = <Command *>malloc(sizeof(Command))
     cdef bint first
     if command == NULL:
-        block_drop(topic)
-        block_drop(frame)
+        block_unref(topic)
+        block_unref(frame)
         return False
     command.next = NULL
     command.kind, command.handle, command.topic, command.frame = kind, handle, topic, frame
@@ -891,8 +891,8 @@ cdef void commands_wait(App *a) noexcept nogil:
     """Slows down a thread that asks for more than the reactor can do. Not for ever, lest the reactor's thread in turn wait
     for what this one holds."""
     cdef int i
-    for i in range(WAITS_MOST):
-        if a.command_bytes <= COMMAND_BYTES_MOST:
+    for i in range(MAX_WAIT_MS):
+        if a.command_bytes <= MAX_COMMAND_BYTES:
             return
         usleep(1000)
 
@@ -930,7 +930,7 @@ cdef class Request:
 cdef Request request_new(App *a, const Conn *c):
     cdef HttpRequest *r = &a.request
     cdef Slice last = r.fields[r.count - 1].value
-    cdef char[PEER_MOST] peer
+    cdef char[MAX_PEER_TEXT] peer
     cdef Request request = Request.__new__(Request)
     conn_peer(a.r, c, peer)
     request.remote = "" if peer[0] == c'-' else peer.decode()
@@ -983,7 +983,7 @@ cdef void *websocket_new(App *a, Conn *c, Route *route, Slice *protocol) except?
 cdef py_reject(App *a, Conn *c, verdict):
     cdef bytes fields = verdict.fields, body = verdict.body
     cdef uint8_t *to
-    if not 400 <= verdict.status <= 599 or len(fields) + len(body) > REJECT_MOST:
+    if not 400 <= verdict.status <= 599 or len(fields) + len(body) > MAX_REJECT:
         raise ValueError("a Reject was changed after it was made")
     to = head_begin(a, c, verdict.status, len(fields) + len(body))
     to = put(to, <const uint8_t *>fields, len(fields))
@@ -1070,7 +1070,7 @@ cdef void py_closed(App *a, Conn *c) noexcept nogil:
         topics_leave(&a.topics, <uint32_t>ws.handle)
         c.cold = NULL
         ws.handle = 0
-        block_drop(ws.message)
+        block_unref(ws.message)
         codec_free(ws.codec)
         ws.message, ws.codec = NULL, NULL
         waiters_wake(ws)
@@ -1215,7 +1215,7 @@ cdef void answer_listing(App *a, Conn *c, Slice path) noexcept nogil:
     head_end(a, put_length(a, put(to, a.answer.mount.fields.at, a.answer.mount.fields.n), page.size))
     if a.request.method == GET:
         conn_send(a.r, c, page, 0, page.size)
-    block_drop(page)
+    block_unref(page)
 
 
 # ---- a WebSocket as its handler sees it ----
@@ -1321,7 +1321,7 @@ cdef class WebSocket:
         frame = frame_of(0, message)
         with nogil:
             frame_send(&self.site.app, c, frame, TAG_MESSAGE)
-            block_drop(frame)
+            block_unref(frame)
         if self.handler.waiter is None or conn_backlog(c) <= self.route.max_backlog // 2:
             return SENT
         waiter = self.handler.waiter()
@@ -1338,8 +1338,8 @@ cdef class WebSocket:
         if isinstance(data, str):
             data = data.encode()
         n = memoryview(data).nbytes         # len() counts the items of an array, whatever their size
-        if n > WS_CONTROL_MOST:
-            raise ValueError(f"data: {n} bytes are more than the {<int>WS_CONTROL_MOST} that a ping holds")
+        if n > WS_MAX_CONTROL:
+            raise ValueError(f"data: {n} bytes are more than the {<int>WS_MAX_CONTROL} that a ping holds")
         if self.handle == 0:
             raise Closed("this WebSocket is closed")
         if not reactor_is_here(self.site.app.r):
@@ -1348,7 +1348,7 @@ cdef class WebSocket:
         c = self.conn()
         frame = frame_of(WS_PING, data)
         conn_post(self.site.app.r, c, frame, 0, frame.size, 0)
-        block_drop(frame)
+        block_unref(frame)
 
     def close(self, int code=1000, str reason not None=""):
         """Sends a Close frame (RFC 6455 section 5.5.1), once; the client has 10 seconds to answer with its own.
@@ -1360,8 +1360,8 @@ cdef class WebSocket:
         cdef Conn *c
         if not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
             raise ValueError(f"code: {code} is not a close code that may be sent (RFC 6455 section 7.4)")
-        if len(text) > WS_CONTROL_MOST - 2:
-            raise ValueError(f"reason: {len(text)} bytes are more than the {WS_CONTROL_MOST - 2} that a close frame holds")
+        if len(text) > WS_MAX_CONTROL - 2:
+            raise ValueError(f"reason: {len(text)} bytes are more than the {WS_MAX_CONTROL - 2} that a close frame holds")
         if self.handle == 0:
             return
         if reactor_is_here(self.site.app.r):
@@ -1459,7 +1459,7 @@ cdef class WebSocket:
         """Has the reactor's thread do it. The blocks are taken over."""
         if not command_add(&self.site.app, kind, self.handle, topic, frame):
             raise MemoryError
-        if self.site.app.command_bytes > COMMAND_BYTES_MOST:
+        if self.site.app.command_bytes > MAX_COMMAND_BYTES:
             with nogil:
                 commands_wait(&self.site.app)
 
@@ -1479,7 +1479,7 @@ cdef class WebSocket:
                 ok = topics_subscribe(&self.site.app.topics, <uint32_t>self.handle, slice)
             else:
                 topics_unsubscribe(&self.site.app.topics, <uint32_t>self.handle, slice)
-        block_drop(name)
+        block_unref(name)
         if not ok:
             raise MemoryError
 
@@ -1500,7 +1500,7 @@ cdef class WebSocket:
 
 cdef inline void outbox_write(Reactor *r, Conn *c, uint8_t opcode, const void *bytes, size_t n) noexcept:
     """A frame among the answers of the visit."""
-    cdef uint8_t *to = conn_room(r, c, WS_HEAD_MOST + n)
+    cdef uint8_t *to = conn_room(r, c, WS_MAX_HEADER + n)
     cdef size_t head = ws_head(to, opcode, n)
     memcpy(to + head, bytes, n)
     conn_wrote(r, head + n)
@@ -1573,7 +1573,7 @@ cdef class Site(Loop):
         for i in range(self.app.mounts_n):
             free(self.app.mounts[i])
         for i in range(self.app.routes_n):
-            for bits in range(WINDOW_MOST + 1):
+            for bits in range(MAX_WINDOW_BITS + 1):
                 if self.app.routes[i].deflaters[bits] != NULL:
                     deflater_free(self.app.routes[i].deflaters[bits])
             free(self.app.routes[i])
@@ -1597,8 +1597,8 @@ cdef class Site(Loop):
         cdef App *a = &self.app
         cdef Mount *m
         cdef int at, root
-        if a.mounts_n == MOUNTS_MOST or len(cache) > RULES_MOST or len(origins) > ORIGINS_MOST:
-            raise ValueError(f"more than {MOUNTS_MOST} roots, {RULES_MOST} cache patterns or {ORIGINS_MOST} origins")
+        if a.mounts_n == MAX_MOUNTS or len(cache) > MAX_CACHE_RULES or len(origins) > MAX_ORIGINS:
+            raise ValueError(f"more than {MAX_MOUNTS} roots, {MAX_CACHE_RULES} cache patterns or {MAX_ORIGINS} origins")
         root = files_root(&a.files, os.fsencode(path), follow_symlinks)
         if root < 0:
             raise OSError(-root, os.strerror(-root), str(path))
@@ -1641,8 +1641,8 @@ cdef class Site(Loop):
         cdef uint8_t[28] accepted
         cdef uint8_t ping = timer_for(a.r, ping_ms), pong = timer_for(a.r, idle_ms - ping_ms)
         cdef Route *route
-        if a.routes_n == ROUTES_MOST or len(origins) > ORIGINS_MOST or len(subprotocols) > PROTOCOLS_MOST:
-            raise ValueError(f"more than {ROUTES_MOST} WebSocket routes, {ORIGINS_MOST} origins or {PROTOCOLS_MOST} subprotocols")
+        if a.routes_n == MAX_ROUTES or len(origins) > MAX_ORIGINS or len(subprotocols) > MAX_PROTOCOLS:
+            raise ValueError(f"more than {MAX_ROUTES} WebSocket routes, {MAX_ORIGINS} origins or {MAX_PROTOCOLS} subprotocols")
         if not ping or not pong:
             raise ValueError("too many different timeouts")
         if handler is not None:
@@ -1678,16 +1678,16 @@ cdef class Site(Loop):
         try:
             frame = frame_of(0, message)
         except BaseException:
-            block_drop(name)
+            block_unref(name)
             raise
         if reactor_is_here(self.app.r):
             with nogil:
                 publish(&self.app, Slice(&name.data[0], name.size), frame, sender)
-                block_drop(name)
-                block_drop(frame)
+                block_unref(name)
+                block_unref(frame)
         elif not command_add(&self.app, COMMAND_PUBLISH, sender, name, frame):
             raise MemoryError
-        elif self.app.command_bytes > COMMAND_BYTES_MOST:
+        elif self.app.command_bytes > MAX_COMMAND_BYTES:
             with nogil:
                 commands_wait(&self.app)
 
@@ -1695,7 +1695,7 @@ cdef class Site(Loop):
         """How many are subscribed to a topic. Any thread may ask."""
         cdef Block *name = name_of(topic)
         cdef Topic *found = topics_find(&self.app.topics, Slice(&name.data[0], name.size))
-        block_drop(name)
+        block_unref(name)
         return 0 if found == NULL else found.count
 
     def run(self):

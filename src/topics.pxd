@@ -47,3 +47,7 @@ cdef Topic *topics_find(const Topics *t, Slice name) noexcept nogil
 cdef bint topics_subscribe(Topics *t, uint32_t who, Slice name) noexcept nogil
 cdef void topics_unsubscribe(Topics *t, uint32_t who, Slice name) noexcept nogil
 cdef void topics_leave(Topics *t, uint32_t who) noexcept nogil
+
+
+cdef inline Subscription *subscription_at(Subscriber *s, uint32_t slot) noexcept nogil:
+    return &s.more[slot - 1] if slot else &s.first

@@ -93,10 +93,6 @@ cdef void topics_leave(Topics *t, uint32_t who) noexcept nogil:
     s.room = 0
 
 
-cdef inline Subscription *subscription_at(Subscriber *s, uint32_t slot) noexcept nogil:
-    return &s.more[slot - 1] if slot else &s.first
-
-
 cdef uint32_t subscription_to(const Topics *t, Subscriber *s, const Topic *topic) noexcept nogil:
     """Which of the subscriber's subscriptions is to that topic; s.count if none is."""
     cdef uint32_t slot = 0
@@ -219,58 +215,6 @@ cdef void buckets_grow(Topics *t) noexcept nogil:
             bucket = &grown[t.by_id[i].hash & (t.bucket_count - 1)]
             t.by_id[i].chain = bucket[0]
             bucket[0] = t.by_id[i]
-
-
-# ---- a window for tests ----
-
-cdef Subscriber *window_subscriber(void *context, uint32_t who) noexcept nogil:
-    return &(<Subscriber *>context)[who]
-
-
-cdef class Board:
-    """Topics as Python sees them, for subscribers 0 to count - 1."""
-
-    cdef Topics t
-    cdef Subscriber *subscribers
-    cdef uint32_t count
-
-    def __cinit__(self, uint32_t count):
-        self.count = count
-        self.subscribers = <Subscriber *>calloc(max(count, 1), sizeof(Subscriber))
-        if self.subscribers == NULL or not topics_init(&self.t, window_subscriber, self.subscribers):
-            raise MemoryError
-
-    def __dealloc__(self):
-        cdef uint32_t who
-        for who in range(self.count):
-            topics_leave(&self.t, who)
-        topics_free(&self.t)
-        free(self.subscribers)
-
-    def subscribe(self, uint32_t who, bytes name):
-        if not topics_subscribe(&self.t, who, Slice(name, len(name))):
-            raise MemoryError
-
-    def unsubscribe(self, uint32_t who, bytes name):
-        topics_unsubscribe(&self.t, who, Slice(name, len(name)))
-
-    def leave(self, uint32_t who):
-        topics_leave(&self.t, who)
-
-    def members(self, bytes name):
-        """The numbers of a topic's subscribers, sorted; each is checked to point back."""
-        cdef Topic *topic = topics_find(&self.t, Slice(name, len(name)))
-        cdef Subscription *s
-        cdef uint32_t i
-        if topic == NULL:
-            return []
-        for i in range(topic.count):
-            s = subscription_at(&self.subscribers[topic.members[i].who], topic.members[i].slot)
-            assert s.topic == topic.id and s.place == i
-        return sorted(topic.members[i].who for i in range(topic.count))
-
-    def topic_count(self):
-        return self.t.count
 
 
 assert sizeof(Member) + sizeof(Subscription) == 16

@@ -30,8 +30,8 @@ cdef enum WsKind:                # what ws_next found
     WS_FAIL                      # the peer broke the protocol: close with event.code
 
 cdef enum:
-    WS_HEAD_MOST = 10            # longest header of a frame we send as a server (no mask)
-    WS_CONTROL_MOST = 125        # longest payload of a control frame, RFC 6455 section 5.5
+    WS_MAX_HEADER = 10            # longest header of a frame we send as a server (no mask)
+    WS_MAX_CONTROL = 125        # longest payload of a control frame, RFC 6455 section 5.5
     WS_SERVER = 0                # roles: a server takes masked frames only,
     WS_CLIENT = 1                # a client unmasked ones only (section 5.1)
     WS_DEFLATE = 2               # with either: RSV1 may mark a message as compressed (RFC 7692 section 6)

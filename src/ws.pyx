@@ -38,7 +38,7 @@ Strictness:
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from c1m.buf cimport ALNUM, CLASS, TOP_BITS, Block, block_copy, block_drop, block_new, load32, load64, load_be16, load_be64, store64
+from c1m.buf cimport ALNUM, CLASS, TOP_BITS, Block, block_copy, block_unref, block_new, load32, load64, load_be16, load_be64, store64
 
 cdef extern from "openssl/sha.h" nogil:
     unsigned char *SHA1(const unsigned char *bytes, size_t n, unsigned char *out) noexcept nogil
@@ -164,7 +164,7 @@ cdef size_t frame_begin(WsParser *p, size_t limit, uint8_t *bytes, size_t n, WsE
     if ((bytes[1] & MASK) != 0) == (p.role & WS_CLIENT != 0):
         return fail(event, WS_PROTOCOL_ERROR)
     length = bytes[1] & 0x7f
-    if opcode >= WS_CLOSE and length > WS_CONTROL_MOST:
+    if opcode >= WS_CLOSE and length > WS_MAX_CONTROL:
         return fail(event, WS_PROTOCOL_ERROR)
     if length == 126:
         head = 4
@@ -376,7 +376,7 @@ cdef class Parser:
             else:
                 events.append(("data", event.opcode, event.first, event.last, payload))
         self.kept = data[used:]
-        block_drop(copy)
+        block_unref(copy)
         return events
 
 
@@ -396,7 +396,7 @@ def close_code(bytes payload):
 
 def frame_head(int opcode, uint64_t n):
     """The header of a final, unmasked frame."""
-    cdef uint8_t to[WS_HEAD_MOST]
+    cdef uint8_t to[WS_MAX_HEADER]
     return to[:ws_head(to, opcode, n)]
 
 
@@ -418,7 +418,7 @@ def bench(bytes data, long rounds):
             if event.kind == WS_MORE or event.kind == WS_FAIL or not ws_take(&state, &event, to.data):
                 raise ValueError("not whole and well-formed frames")
             frames += 1
-    block_drop(to)
+    block_unref(to)
     return frames
 
 

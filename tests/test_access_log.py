@@ -24,7 +24,7 @@ COMBINED = re.compile(
     r'(?P<remote>\S+) - - \[(?P<time>\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d \+0000)\] '
     r'"(?P<request>[^"]*)" (?P<status>\d{3}) (?P<bytes>\d+) "(?P<referer>[^"]*)" "(?P<agent>[^"]*)"'
 )
-VALUE_MOST = 2048                # bytes of a value that are shown
+MAX_VALUE = 2048                # bytes of a value that are shown
 BUFFER = 16 << 20                # bytes of lines that wait for their reader
 LARGE = 16 << 20                 # bytes: more than the kernel takes for someone with a small receive buffer
 SMALL_BUFFER = 65536
@@ -146,8 +146,8 @@ def test_a_request_that_cannot_be_read_has_a_line_and_nothing_of_another_visitor
     (b"GET /\x1b[2J HTTP/1.1\r\n", "GET /"),
     (b"GET /\x7f HTTP/1.1\r\n", "GET /"),
     (b"\r\nGET /a\nb", "GET /a"),
-    (b"GET /" + b"x" * 9000, "GET /" + "x" * (VALUE_MOST - 5)),
-    (b"\xff" * 9000, r"\xFF" * VALUE_MOST),
+    (b"GET /" + b"x" * 9000, "GET /" + "x" * (MAX_VALUE - 5)),
+    (b"\xff" * 9000, r"\xFF" * MAX_VALUE),
     (b"\x16\x03\x01", "-"),
 ], ids=repr)
 def test_what_there_was_of_a_request_line_that_is_refused_is_shown(tmp_path, sent, shown):
@@ -314,8 +314,8 @@ def test_nothing_is_sent_to_a_client_that_resets_at_once(tmp_path):
     ("tab\there", r"tab\x09here"),
     ("\xff\x80", r"\xFF\x80"),
     ("ü".encode().decode("latin-1"), r"\xC3\xBC"),
-    ("a" * 5000, "a" * VALUE_MOST),
-    ('"' * 5000, r"\x22" * VALUE_MOST),
+    ("a" * 5000, "a" * MAX_VALUE),
+    ('"' * 5000, r"\x22" * MAX_VALUE),
 ])
 def test_no_value_ends_its_quotes_or_its_line(tmp_path, sent, shown):
     with serving(tmp_path) as server:
@@ -355,10 +355,10 @@ def test_the_longest_line_has_room(tmp_path):
             fields = ["Referer: " + "\xff" * 7000, "User-Agent: " + "\xff" * 7000]
             get(server.ports[0], "/a.txt?" + '"' * 8000, *fields, host="h" * 2000)
     first, second = (tmp_path / "log").read_text("ascii").splitlines()
-    assert COMBINED.fullmatch(first)["agent"] == r"\xFF" * VALUE_MOST
+    assert COMBINED.fullmatch(first)["agent"] == r"\xFF" * MAX_VALUE
     line = json.loads(second)
-    assert line["agent"] == "\xff" * VALUE_MOST
-    assert len(line["request"]) == VALUE_MOST
+    assert line["agent"] == "\xff" * MAX_VALUE
+    assert len(line["request"]) == MAX_VALUE
     assert line["host"] == "h" * 2000
 
 
@@ -605,9 +605,9 @@ def stuck(tmp_path):
 
 def test_a_stuck_pipe_holds_up_nobody_and_drops_lines(tmp_path, stuck):
     path, reader = stuck
-    value = "\xff" * VALUE_MOST
+    value = "\xff" * MAX_VALUE
     batch = request("/a.txt", f"Referer: {value}", f"User-Agent: {value}") * 20
-    most = 3 * BUFFER // (2 * 4 * VALUE_MOST)                  # requests whose lines find room nowhere
+    most = 3 * BUFFER // (2 * 4 * MAX_VALUE)                  # requests whose lines find room nowhere
     read = []
     thread = threading.Thread(target=lambda: read.extend(iter(lambda: os.read(reader, 1 << 20), b"")))
     with serving(tmp_path, access_log=path) as server, Http(server.ports[0]) as http:

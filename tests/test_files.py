@@ -18,9 +18,9 @@ from c1m.files import Roots
 
 TYPES = {"html": "text/html", "txt": "text/plain", "gz": "application/gzip"}
 CANARY = b"this is nobody's to read"
-SMALL_MOST = 32 << 10            # contents up to here are kept in memory
-FILES_MOST, BYTES_MOST, OPEN_MOST = 16384, 64 << 20, 256
-WARM_MOST = 128 << 10
+MAX_SMALL = 32 << 10            # contents up to here are kept in memory
+MAX_FILES, MAX_BYTES, MAX_OPEN = 16384, 64 << 20, 256
+MAX_WARM = 128 << 10
 OVERHEAD = 216                   # bytes that are known of a file beside its path and contents
 OLD_TIME = (10**18, 10**18)      # in nanoseconds: of access and change
 
@@ -49,7 +49,7 @@ def tree(tmp_path_factory):
     ):
         (root / inside).write_bytes(inside.encode())
     (root / "latin-\udce9.txt").write_bytes(b"latin")
-    (root / "large.txt").write_bytes(b"l" * (SMALL_MOST + 1))
+    (root / "large.txt").write_bytes(b"l" * (MAX_SMALL + 1))
     os.mkfifo(root / "fifo")
     with socket.socket(socket.AF_UNIX) as bound, contextlib.chdir(root):
         bound.bind("socket")     # by its short name: a socket's path may have 107 bytes only
@@ -196,7 +196,7 @@ def nobody():
 
 def test_what_we_may_not_read_is_not_found(tmp_path, openat2, nobody):
     for name in ("locked.txt", "taken-away.txt", "taken-away.bin"):
-        (tmp_path / name).write_bytes(b"x" * (1 if name.endswith(".txt") else SMALL_MOST + 1))
+        (tmp_path / name).write_bytes(b"x" * (1 if name.endswith(".txt") else MAX_SMALL + 1))
     (tmp_path / "locked.txt").chmod(0)
     (tmp_path / "locked").mkdir()
     (tmp_path / "locked" / "a.txt").write_text("a")
@@ -345,7 +345,7 @@ def test_the_index_of_a_directory_is_html(tree):
     assert Roots([tree], TYPES).find(0, b"/dir/")["type"] == b"text/html"
 
 
-@pytest.mark.parametrize("size", [0, 1, SMALL_MOST, SMALL_MOST + 1])
+@pytest.mark.parametrize("size", [0, 1, MAX_SMALL, MAX_SMALL + 1])
 def test_size_time_and_contents(tmp_path, openat2, size):
     data = os.urandom(size)
     (tmp_path / "file").write_bytes(data)
@@ -354,7 +354,7 @@ def test_size_time_and_contents(tmp_path, openat2, size):
     assert found["contents"] == data
     assert found["size"] == size
     assert found["mtime"] == 1234567890
-    assert found["in_memory"] == (size <= SMALL_MOST)
+    assert found["in_memory"] == (size <= MAX_SMALL)
 
 
 def test_a_small_files_etag_is_of_its_contents(tmp_path):
@@ -373,7 +373,7 @@ def test_a_small_files_etag_is_of_its_contents(tmp_path):
 def test_a_large_files_etag_changes_with_whatever_may_have_changed_it(tmp_path):
     file = tmp_path / "file"
     seen = []
-    for size, ns in ((SMALL_MOST + 1, 1), (SMALL_MOST + 2, 1), (SMALL_MOST + 2, 2), (SMALL_MOST + 2, 2)):
+    for size, ns in ((MAX_SMALL + 1, 1), (MAX_SMALL + 2, 1), (MAX_SMALL + 2, 2), (MAX_SMALL + 2, 2)):
         before = file.stat().st_ctime_ns if file.exists() else 0
         file.write_bytes(bytes(size))
         while True:
@@ -386,7 +386,7 @@ def test_a_large_files_etag_changes_with_whatever_may_have_changed_it(tmp_path):
     assert len(set(seen)) == 4
 
 
-@pytest.mark.parametrize("size", [4, SMALL_MOST + 1])
+@pytest.mark.parametrize("size", [4, MAX_SMALL + 1])
 def test_a_change_that_keeps_size_and_mtime_is_seen_within_a_second(tmp_path, openat2, size):
     """As where a build sets all times alike."""
     file = tmp_path / "file"
@@ -428,7 +428,7 @@ def test_a_root_that_is_replaced_is_seen_within_a_second(tmp_path, openat2):
 
 def test_what_nobody_asks_for_is_forgotten_and_its_descriptor_closed(tmp_path):
     for name in ("large", "asked"):
-        (tmp_path / name).write_bytes(bytes(WARM_MOST + 1))
+        (tmp_path / name).write_bytes(bytes(MAX_WARM + 1))
     roots = Roots([tmp_path], {})
     for name in (b"/large", b"/asked"):
         roots.find(0, name, 0)
@@ -572,8 +572,8 @@ def overwritten(file, data):
 
 
 @pytest.mark.parametrize("how", [replaced, overwritten])
-@pytest.mark.parametrize("after", [0, 3, 100, SMALL_MOST, SMALL_MOST + 1, 100_000])
-@pytest.mark.parametrize("before", [3, SMALL_MOST + 5])
+@pytest.mark.parametrize("after", [0, 3, 100, MAX_SMALL, MAX_SMALL + 1, 100_000])
+@pytest.mark.parametrize("before", [3, MAX_SMALL + 5])
 def test_a_change_is_seen_within_a_second(tmp_path, openat2, before, after, how):
     file = tmp_path / "file"
     file.write_bytes(b"b" * before)
@@ -590,17 +590,17 @@ def test_a_change_is_seen_within_a_second(tmp_path, openat2, before, after, how)
 
 def test_within_the_second_the_old_contents_are_given(tmp_path, openat2):
     (tmp_path / "file").write_bytes(b"old")
-    (tmp_path / "large").write_bytes(b"o" * (SMALL_MOST + 1))
+    (tmp_path / "large").write_bytes(b"o" * (MAX_SMALL + 1))
     roots = Roots([tmp_path], {}, openat2)
     for name in (b"/file", b"/large"):
         roots.find(0, name, 5000)
     replaced(tmp_path / "file", b"new")
-    replaced(tmp_path / "large", b"n" * (SMALL_MOST + 1))
+    replaced(tmp_path / "large", b"n" * (MAX_SMALL + 1))
     assert contents(roots.find(0, b"/file", 5999)) == b"old"
-    assert contents(roots.find(0, b"/large", 5999)) == b"o" * (SMALL_MOST + 1)
+    assert contents(roots.find(0, b"/large", 5999)) == b"o" * (MAX_SMALL + 1)
 
 
-@pytest.mark.parametrize("size", [3, SMALL_MOST + 1])
+@pytest.mark.parametrize("size", [3, MAX_SMALL + 1])
 def test_a_deletion_is_seen_within_a_second_and_a_return_at_once(tmp_path, openat2, size):
     file = tmp_path / "file"
     file.write_bytes(b"x" * size)
@@ -660,16 +660,16 @@ def links_to(file, n):
 
 def test_files_are_bounded_and_the_longest_unasked_goes_first(tmp_path):
     (tmp_path / "file").write_bytes(b"x")
-    links_to(tmp_path / "file", FILES_MOST + 10)
+    links_to(tmp_path / "file", MAX_FILES + 10)
     roots = Roots([tmp_path], {})
-    for i in range(FILES_MOST):
+    for i in range(MAX_FILES):
         roots.find(0, b"/%d" % i, 0)
     roots.find(0, b"/0", 1000)               # asked again: now 1 is the oldest
-    for i in range(FILES_MOST, FILES_MOST + 10):
+    for i in range(MAX_FILES, MAX_FILES + 10):
         roots.find(0, b"/%d" % i, 1000)
-    assert roots.counters()["files"] == FILES_MOST
+    assert roots.counters()["files"] == MAX_FILES
     misses = roots.counters()["misses"]
-    for i in (0, 11, FILES_MOST - 1, FILES_MOST + 9):
+    for i in (0, 11, MAX_FILES - 1, MAX_FILES + 9):
         roots.find(0, b"/%d" % i, 1000)
     assert roots.counters()["misses"] == misses
     roots.find(0, b"/1", 1000)
@@ -677,18 +677,18 @@ def test_files_are_bounded_and_the_longest_unasked_goes_first(tmp_path):
 
 
 def test_bytes_in_memory_are_bounded(tmp_path):
-    (tmp_path / "file").write_bytes(b"x" * SMALL_MOST)
-    links_to(tmp_path / "file", BYTES_MOST // SMALL_MOST + 10)
+    (tmp_path / "file").write_bytes(b"x" * MAX_SMALL)
+    links_to(tmp_path / "file", MAX_BYTES // MAX_SMALL + 10)
     roots = Roots([tmp_path], {})
-    for i in range(BYTES_MOST // SMALL_MOST + 10):
-        assert roots.find(0, b"/%d" % i)["size"] == SMALL_MOST
-        assert roots.counters()["bytes"] <= BYTES_MOST
-    assert roots.counters()["bytes"] > BYTES_MOST - 2 * SMALL_MOST
-    assert roots.counters()["files"] >= BYTES_MOST // (SMALL_MOST + OVERHEAD + len("/1000"))
+    for i in range(MAX_BYTES // MAX_SMALL + 10):
+        assert roots.find(0, b"/%d" % i)["size"] == MAX_SMALL
+        assert roots.counters()["bytes"] <= MAX_BYTES
+    assert roots.counters()["bytes"] > MAX_BYTES - 2 * MAX_SMALL
+    assert roots.counters()["files"] >= MAX_BYTES // (MAX_SMALL + OVERHEAD + len("/1000"))
 
 
 @pytest.mark.parametrize(("size", "at_once", "again"), [
-    (SMALL_MOST, True, True), (SMALL_MOST + 1, False, True), (WARM_MOST, False, True), (WARM_MOST + 1, False, False),
+    (MAX_SMALL, True, True), (MAX_SMALL + 1, False, True), (MAX_WARM, False, True), (MAX_WARM + 1, False, False),
 ])
 def test_what_is_asked_for_again_comes_into_memory_unless_it_is_large(tmp_path, openat2, size, at_once, again):
     contents = random.Random(size).randbytes(size)
@@ -704,7 +704,7 @@ def test_what_is_asked_for_again_comes_into_memory_unless_it_is_large(tmp_path, 
 
 
 def test_a_file_that_has_become_shorter_is_not_taken_into_memory(tmp_path):
-    (tmp_path / "file").write_bytes(bytes(WARM_MOST))
+    (tmp_path / "file").write_bytes(bytes(MAX_WARM))
     roots = Roots([tmp_path], {})
     roots.find(0, b"/file", 0)
     os.truncate(tmp_path / "file", 10)
@@ -724,22 +724,22 @@ def test_the_bounds_are_settings(tmp_path):
 
 
 def test_open_files_are_bounded_and_closed_at_the_end(tmp_path):
-    (tmp_path / "file").write_bytes(b"x" * (SMALL_MOST + 1))
+    (tmp_path / "file").write_bytes(b"x" * (MAX_SMALL + 1))
     (tmp_path / "small").write_bytes(b"x")
-    links_to(tmp_path / "file", OPEN_MOST + 50)
+    links_to(tmp_path / "file", MAX_OPEN + 50)
     gc.collect()
     before = descriptors()
     roots = Roots([tmp_path], {})
     roots.find(0, b"/small")
     held_back = descriptors() - before
-    for i in range(OPEN_MOST + 50):
-        assert roots.find(0, b"/%d" % i)["size"] == SMALL_MOST + 1
-        assert roots.counters()["open"] <= OPEN_MOST
-    assert roots.counters()["open"] == OPEN_MOST
-    assert descriptors() == before + held_back + OPEN_MOST
+    for i in range(MAX_OPEN + 50):
+        assert roots.find(0, b"/%d" % i)["size"] == MAX_SMALL + 1
+        assert roots.counters()["open"] <= MAX_OPEN
+    assert roots.counters()["open"] == MAX_OPEN
+    assert descriptors() == before + held_back + MAX_OPEN
     misses = roots.counters()["misses"]
     roots.find(0, b"/small")                 # a file in memory does not make way for an open one
-    roots.find(0, b"/%d" % (OPEN_MOST + 49))
+    roots.find(0, b"/%d" % (MAX_OPEN + 49))
     assert roots.counters()["misses"] == misses
     del roots
     assert descriptors() == before
@@ -815,7 +815,7 @@ print("done")
 def test_files_are_found_while_others_hold_every_descriptor(tmp_path, openat2, before):
     for i in range(40):
         (tmp_path / f"small-{i}").write_text(str(i))
-        (tmp_path / f"large-{i}").write_text(f"{i:02}" * SMALL_MOST)
+        (tmp_path / f"large-{i}").write_text(f"{i:02}" * MAX_SMALL)
     done = subprocess.run(
         [sys.executable, "-c", CROWDED, tmp_path, str(openat2), before],
         capture_output=True, text=True, timeout=60,

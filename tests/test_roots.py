@@ -691,7 +691,7 @@ def test_patterns_are_of_one_root(tmp_path):
         assert get(port, "/kept/a.txt")["Cache-Control"] == "max-age=9"
 
 
-HEAD_MOST = 1024                 # bytes, as http.pxd has it
+MAX_HEAD = 1024                 # bytes, as http.pxd has it
 
 
 def test_the_longest_settings_find_room(tmp_path):
@@ -711,7 +711,7 @@ def test_the_longest_settings_find_room(tmp_path):
         ]:
             answer = http.get(target, f"Origin: {origin}", *more, "Connection: keep-alive", version="1.0")
             head = "HTTP/1.1 206 Partial Content\r\n\r\n" + "".join(f"{n}: {v}\r\n" for n, v in answer.fields)
-            assert len(head) <= HEAD_MOST + said
+            assert len(head) <= MAX_HEAD + said
             assert answer["Access-Control-Allow-Origin"] == origin
             assert {name: answer[name] for name in fields} == fields
             if target == "/a.txt":

@@ -15,6 +15,7 @@ SOURCES = Path(__file__).parent.parent / "src"
 # Who may know whom: those in the layers above it, and nobody in a module's own.
 LAYERS = [
     {"linux", "buf"},
+    {"siphash"},
     {"http", "ws", "deflate", "files", "reactor"},
     {"accesslog", "topics"},
     {"app"},

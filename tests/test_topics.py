@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from wire import BINARY, TEXT, close, frame
 
 import c1m
-from c1m.topics import Board
+from c1m._probe_topics import Board
 
 # ---- the table, against sets ----
 
