@@ -17,7 +17,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from c1m import http, ws
+from c1m import _probe_http, ws
 
 RUNS = 5
 TEXT, BINARY = 1, 2
@@ -64,13 +64,13 @@ def text_of(characters: str, size: int) -> bytes:
 
 # name, unit, what runs so many rounds, and what a round counts for: calls, or bytes where the unit is GB/s
 CASES: list[tuple[str, str, Callable[[int], int], int]] = [
-    (f"http: parse wrk's request, {len(WRK)} bytes", "ns", partial(http.bench, "head", WRK), 1),
-    (f"http: parse a browser's request, {len(BROWSER)} bytes", "ns", partial(http.bench, "head", BROWSER), 1),
-    ("http: precondition, If-None-Match of two", "ns", partial(http.bench, "precondition", BROWSER), 1),
-    ("http: range, one", "ns", partial(http.bench, "ranges", BROWSER), 1),
-    ("http: content coding, four accepted", "ns", partial(http.bench, "coding", BROWSER), 1),
-    ("http: date in", "ns", partial(http.bench, "date in", b"Sun, 06 Nov 1994 08:49:37 GMT"), 1),
-    ("http: date out", "ns", partial(http.bench, "date out", b""), 1),
+    (f"http: parse wrk's request, {len(WRK)} bytes", "ns", partial(_probe_http.bench, "head", WRK), 1),
+    (f"http: parse a browser's request, {len(BROWSER)} bytes", "ns", partial(_probe_http.bench, "head", BROWSER), 1),
+    ("http: precondition, If-None-Match of two", "ns", partial(_probe_http.bench, "precondition", BROWSER), 1),
+    ("http: range, one", "ns", partial(_probe_http.bench, "ranges", BROWSER), 1),
+    ("http: content coding, four accepted", "ns", partial(_probe_http.bench, "coding", BROWSER), 1),
+    ("http: date in", "ns", partial(_probe_http.bench, "date in", b"Sun, 06 Nov 1994 08:49:37 GMT"), 1),
+    ("http: date out", "ns", partial(_probe_http.bench, "date out", b""), 1),
     *(
         (f"ws: next and take, binary of {n} bytes, 16 in a batch", "ns",
          partial(ws.bench, frame(BINARY, b"x" * n) * 16), 16)

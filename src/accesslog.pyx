@@ -11,11 +11,12 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, strlen
 
 from c1m.buf cimport Slice, put, put_number, put_text, same_letters
-from c1m.http cimport DATE_SIZE, HttpRequest, http_date
+from c1m.http cimport HttpRequest
 from c1m.linux cimport (
     MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap,
     pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock,
 )
+from c1m.semantics cimport DATE_SIZE, http_date
 
 cdef enum:
     BUFFER = 16 << 20            # bytes; touched only as far as lines pile up between two takings
@@ -149,7 +150,7 @@ cdef inline Slice or_dash(Slice value) noexcept nogil:
 cdef Slice field_named(const HttpRequest *r, const char *lower) noexcept nogil:
     """The first field of that name, or an empty slice."""
     cdef int i
-    for i in range(r.count):
-        if r.fields[i].name.n == strlen(lower) and same_letters(r.fields[i].name.at, lower, r.fields[i].name.n):
-            return r.fields[i].value
+    for i in range(r.head.count):
+        if r.head.fields[i].name.n == strlen(lower) and same_letters(r.head.fields[i].name.at, lower, r.head.fields[i].name.n):
+            return r.head.fields[i].value
     return Slice(NULL, 0)

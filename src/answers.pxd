@@ -4,8 +4,8 @@ from libc.stdint cimport int64_t, uint8_t
 
 from c1m.app cimport App, Mount
 from c1m.buf cimport Slice
-from c1m.http cimport http_length
 from c1m.reactor cimport Conn, conn_wrote
+from c1m.response cimport response_length
 
 cdef void mount_find(App *a, Slice path) noexcept nogil
 cdef int route_at(const App *a, Slice path) noexcept nogil
@@ -28,7 +28,7 @@ cdef inline Slice path_below(const Mount *m, Slice path) noexcept nogil:
 cdef inline uint8_t *put_length(App *a, uint8_t *to, int64_t n) noexcept nogil:
     """Content-Length and the head's end."""
     a.answer.length = n
-    return http_length(to, n)
+    return response_length(to, n)
 
 cdef inline void head_end(App *a, const uint8_t *end) noexcept nogil:
     """Ends what head_begin began."""

@@ -14,20 +14,25 @@ from libc.string cimport memcmp, memcpy, memset
 from c1m.accesslog cimport Line, line_copy, log_line, log_write
 from c1m.app cimport Answer, App, Mount
 from c1m.buf cimport Block, Slice, block_copy, put, put_number, put_text
+from c1m.coding cimport BROTLI, GZIP
 from c1m.files cimport (
     FILE_BUSY, FILE_DIRECTORY, FILE_FOUND, MAX_PATH, File, FindResult, files_find, files_keep, files_sidecar,
     files_sidecars,
 )
 from c1m.http cimport (
-    ACCEPTS_NAMED, ACCEPT_ENCODING, BROTLI, DATE_AT, DATE_SIZE, GET, GZIP, HEAD, MAX_HEAD, IDENTITY,
-    IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE, ORIGIN, RANGE, MAX_RANGES, Coding, ByteRange, has, http_accepts, http_coding, http_connection, http_date, http_escape,
-    http_head, http_length, http_precondition, http_ranges, http_text, http_text_size, http_validators, twice,
-    value_of,
+    GET, HEAD, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE, ORIGIN, RANGE, HttpRequest, has,
+    http_escape, twice, value_of,
 )
-from c1m.http cimport HttpRequest
 from c1m.linux cimport fnmatch
 from c1m.reactor cimport (
     CLOSED, MAX_PEER_TEXT, Conn, conn_close, conn_finish, conn_peer, conn_room, conn_send, conn_unsent, conn_wrote,
+)
+from c1m.response cimport (
+    DATE_AT, MAX_HEAD, response_connection, response_head, response_length, response_text, response_text_size,
+    response_validators,
+)
+from c1m.semantics cimport (
+    ACCEPTS_NAMED, DATE_SIZE, MAX_RANGES, ByteRange, http_accepts, http_codings, http_date, http_precondition, http_ranges,
 )
 
 cdef enum:
@@ -116,14 +121,15 @@ cdef bint answer_path(App *a, Conn *c, Slice path) noexcept nogil:
 cdef inline File *variant_of(App *a, File *file) noexcept nogil:
     """The file, or the encoded form of it that the client likes best."""
     cdef File *encoded = NULL
-    cdef uint32_t there
-    cdef Coding coding
-    # Who names no coding gets the file itself: that needs no look for sidecars.
-    if not a.answer.mount.sidecars or not has(&a.request, ACCEPT_ENCODING):
+    cdef uint32_t there, accepted
+    # Without an Accept-Encoding there is no need to look for sidecars.
+    accepted = http_codings(&a.request) if a.answer.mount.sidecars else 0
+    if not accepted:
         return file
     there = files_sidecars(&a.files, file, a.r.now_ms)
-    coding = http_coding(&a.request, there)      # a Coding and its Sidecar have the same number
-    if coding == IDENTITY or files_sidecar(&a.files, file, coding, a.r.now_ms, &encoded) != FILE_FOUND:
+    while accepted and not there >> (accepted & 3) & 1:
+        accepted >>= 2
+    if accepted == 0 or files_sidecar(&a.files, file, accepted & 3, a.r.now_ms, &encoded) != FILE_FOUND:
         return file
     return encoded
 
@@ -135,7 +141,7 @@ cdef void answer_file(App *a, Conn *c, File *file) noexcept nogil:
     cdef HttpRequest *r = &a.request
     cdef ByteRange[MAX_RANGES] spans
     cdef int status, count = 0
-    if r.seen & CONDITIONS:
+    if r.head.seen & CONDITIONS:
         status = http_precondition(r, file.etag, file.modified)
         if status == 304:
             answer_unchanged(a, c, file)
@@ -177,7 +183,7 @@ cdef void head_of_whole(App *a, Conn *c, File *file) noexcept nogil:
     cdef size_t line = DATE_AT + DATE_SIZE + 2                  # status line and Date
     if head == NULL:
         to = conn_room(a.r, c, MAX_HEAD + a.answer.mount.room)
-        head = block_copy(to, http_length(put_file_fields(a, put_type(http_head(to, 200, date_now(a)), file), file), file.size) - to)
+        head = block_copy(to, response_length(put_file_fields(a, put_type(response_head(to, 200, date_now(a)), file), file), file.size) - to)
         if head == NULL:
             conn_close(a.r, c)
             return
@@ -258,7 +264,7 @@ cdef uint8_t *put_file_fields(const App *a, uint8_t *to, const File *file) noexc
     if m.sidecars:               # even where none are: they may come, and no answer may hang on what others have asked for
         to = put_text(to, b"Vary: Accept-Encoding\r\n")
     # A file may be of tomorrow, an answer may not say so (RFC 9110 section 8.8.2.1).
-    to = put_text(http_validators(to, min(file.modified, a.r.unix_s), file.etag), b"Accept-Ranges: bytes\r\n")
+    to = put_text(response_validators(to, min(file.modified, a.r.unix_s), file.etag), b"Accept-Ranges: bytes\r\n")
     for i in range(m.rules_n):
         if matches(m.rules[i].pattern, file, a.files.roots[file.root].index[file.index]):
             to = put_text(to, b"Cache-Control: ")
@@ -403,7 +409,7 @@ cdef uint8_t *head_begin(App *a, Conn *c, int status, size_t more) noexcept nogi
     cdef uint8_t *to
     if a.answer.mount != NULL:
         more += a.answer.mount.room
-    to = http_head(conn_room(a.r, c, MAX_HEAD + more), status, date_now(a))
+    to = response_head(conn_room(a.r, c, MAX_HEAD + more), status, date_now(a))
     a.answers[status // 100] += 1
     a.answer.status = status
     if a.answer.origin.n:
@@ -414,13 +420,13 @@ cdef uint8_t *head_begin(App *a, Conn *c, int status, size_t more) noexcept nogi
         to = put_text(to, b"Vary: Origin\r\n")
     if a.answer.by_accept:
         to = put_text(to, b"Vary: Accept\r\n")
-    return http_connection(to, a.request.minor, a.answer.keep)
+    return response_connection(to, a.request.minor, a.answer.keep)
 
 
 cdef inline uint8_t *put_text_body(App *a, uint8_t *to, int status) noexcept nogil:
     """The rest of a head, and a body that names the status."""
-    a.answer.length = http_text_size(status)
-    return http_text(to, status, a.request.method != HEAD)
+    a.answer.length = response_text_size(status)
+    return response_text(to, status, a.request.method != HEAD)
 
 
 cdef inline const uint8_t *date_now(App *a) noexcept nogil:

@@ -6,10 +6,10 @@ from c1m.accesslog cimport Log
 from c1m.buf cimport Block, Slice
 from c1m.deflate cimport MAX_WINDOW_BITS, Deflater, DeflateSettings, DeflateTerms, Inflater
 from c1m.files cimport Files
-from c1m.http cimport DATE_SIZE, MAX_REQUEST_LINE
-from c1m.http cimport HttpRequest
+from c1m.http cimport MAX_REQUEST_LINE, HttpRequest
 from c1m.linux cimport pthread_mutex_t
 from c1m.reactor cimport Reactor
+from c1m.semantics cimport DATE_SIZE
 from c1m.topics cimport Topics
 
 cdef enum:

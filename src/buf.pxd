@@ -12,6 +12,8 @@ cdef extern from *:
     """
     #include <unistd.h>
 
+    #define C1M_STATIC_ASSERT(holds) _Static_assert(holds, #holds)
+
     /* Character classes of RFC 9110 section 5.6.2 and RFC 3986, one bit each. */
     enum { C1M_TOKEN = 1, C1M_DIGIT = 2, C1M_HEX = 4, C1M_TARGET = 8, C1M_HOST = 16, C1M_ALNUM = 32 };
     #define C1M_NAME (C1M_TOKEN | C1M_TARGET | C1M_HOST)
@@ -66,6 +68,7 @@ cdef extern from *:
     uint64_t bswap64 "__builtin_bswap64"(uint64_t) noexcept nogil
     int ctz64 "__builtin_ctzll"(uint64_t) noexcept nogil
     int BIG_ENDIAN_HOST "(__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__)"
+    void static_assert "C1M_STATIC_ASSERT"(bint holds) noexcept nogil      # a constant; else the module does not compile
 
 
 cdef struct Slice:           # bytes in somebody else's buffer

@@ -50,12 +50,10 @@ from c1m.deflate cimport (
 )
 from c1m.files cimport files_directory, files_forget, files_free, files_index, files_init, files_root, files_type
 from c1m.http cimport (
-    AT_HEAD, CHUNKED, EXPECT_CONTINUE, EXPECT_UNKNOWN, GET, HEAD, MAX_HEAD, HTTP_BODY, HTTP_FAIL, HTTP_MORE,
-    KEEP_ALIVE, OPTIONS, ORIGIN, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
-    SEC_WEBSOCKET_VERSION, UNKNOWN_METHOD, WANTS_WEBSOCKET, HttpParser, has, http_accepts, http_list_next,
-    http_next, http_unescape, twice, value_of,
+    AT_HEAD, CHUNKED, EXPECT_CONTINUE, EXPECT_UNKNOWN, GET, HEAD, HTTP_BODY, HTTP_FAIL, HTTP_MORE, KEEP_ALIVE, OPTIONS,
+    ORIGIN, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UNKNOWN_METHOD,
+    WANTS_WEBSOCKET, HttpParser, HttpRequest, has, http_list_next, http_next, http_unescape, twice, value_of,
 )
-from c1m.http cimport HttpRequest
 from c1m.linux cimport (
     EMFILE, ENFILE, ENOMEM, close, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock,
     pthread_mutex_unlock, usleep,
@@ -66,6 +64,8 @@ from c1m.reactor cimport (
     conn_hold, conn_of, conn_peer, conn_post, conn_push, conn_room, conn_send, conn_unsent, conn_wrote, handle_of,
     reactor_alarm, reactor_close_all, reactor_is_here, reactor_wake, timer_for,
 )
+from c1m.response cimport MAX_HEAD
+from c1m.semantics cimport http_accepts
 from c1m.topics cimport (
     Subscriber, Topic, topics_find, topics_free, topics_init, topics_leave, topics_subscribe, topics_unsubscribe,
 )
@@ -351,9 +351,9 @@ cdef void upgrade(App *a, Conn *c, int index) noexcept nogil:
 cdef bint extensions_agree(const HttpRequest *r, const Route *route, DeflateTerms *terms, uint8_t *answer, size_t *n) noexcept nogil:
     """Takes the first offer of compression that can be taken, if any. False: what is offered is no list of extensions."""
     cdef int i, said = DEFLATE_DECLINED
-    for i in range(r.count):
-        if r.fields[i].id == SEC_WEBSOCKET_EXTENSIONS and said != DEFLATE_AGREED:
-            said = deflate_agree(r.fields[i].value, &route.deflate, terms, answer, n)
+    for i in range(r.head.count):
+        if r.head.fields[i].id == SEC_WEBSOCKET_EXTENSIONS and said != DEFLATE_AGREED:
+            said = deflate_agree(r.head.fields[i].value, &route.deflate, terms, answer, n)
             if said == DEFLATE_MALFORMED:
                 return False
     if said != DEFLATE_AGREED or not route.compression:
@@ -366,10 +366,10 @@ cdef bint protocols_ok(const HttpRequest *r) noexcept nogil:
     cdef Slice[MAX_OFFERED] items
     cdef Slice rest
     cdef int i, j, count = 0
-    for i in range(r.count):
-        if r.fields[i].id != SEC_WEBSOCKET_PROTOCOL:
+    for i in range(r.head.count):
+        if r.head.fields[i].id != SEC_WEBSOCKET_PROTOCOL:
             continue
-        rest = r.fields[i].value
+        rest = r.head.fields[i].value
         while count < MAX_OFFERED and http_list_next(&rest, &items[count]):
             if not is_token(items[count]):
                 return False
@@ -405,10 +405,10 @@ cdef Slice protocol_chosen(const HttpRequest *r, const Route *route) noexcept no
     cdef Slice rest, item
     cdef int i, j
     for i in range(route.protocols_n):
-        for j in range(r.count):
-            if r.fields[j].id != SEC_WEBSOCKET_PROTOCOL:
+        for j in range(r.head.count):
+            if r.head.fields[j].id != SEC_WEBSOCKET_PROTOCOL:
                 continue
-            rest = r.fields[j].value
+            rest = r.head.fields[j].value
             while http_list_next(&rest, &item):
                 if item.n == route.protocols[i].n and memcmp(item.at, route.protocols[i].at, item.n) == 0:
                     return route.protocols[i]
@@ -929,14 +929,14 @@ cdef class Request:
 
 cdef Request request_new(App *a, const Conn *c):
     cdef HttpRequest *r = &a.request
-    cdef Slice last = r.fields[r.count - 1].value
+    cdef Slice last = r.head.fields[r.head.count - 1].value
     cdef char[MAX_PEER_TEXT] peer
     cdef Request request = Request.__new__(Request)
     conn_peer(a.r, c, peer)
     request.remote = "" if peer[0] == c'-' else peer.decode()
     request.path = a.path[:http_unescape(r.path, a.path)].decode("utf-8", "replace")
     request.query = "" if r.query.n == 0 else r.query.at[:r.query.n].decode("latin-1")
-    request.head = r.fields[0].name.at[:last.at + last.n - r.fields[0].name.at]
+    request.head = r.head.fields[0].name.at[:last.at + last.n - r.head.fields[0].name.at]
     return request
 
 

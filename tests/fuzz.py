@@ -32,7 +32,7 @@ import vectors
 from oracle import Event, HttpReader, Reader, WsReader, http_events, pieces, read, utf8_fault, ws_events
 from wire import BINARY, CLOSE, CONTINUATION, MASK, PING, PONG, TEXT, frame, message
 
-from c1m import files, http
+from c1m import _probe_http, files
 
 LONGEST = 50_000                     # bytes of an input: past every limit
 SHORT = 300                          # bytes of an input that is often used
@@ -201,7 +201,7 @@ def check_judge(data: bytes, cuts: list[int]) -> Hashable:
             fields = events[0][1]["fields"]
             model = oracle.precondition(fields, etag, mtime), oracle.selected(fields, etag, mtime, size)
         try:
-            judgement = http.judge(head, etag, mtime, size)
+            judgement = _probe_http.judge(head, etag, mtime, size)
         except ValueError:
             judgement = None
         agree("judge", judgement, model)
@@ -217,7 +217,7 @@ def check_coding(data: bytes, cuts: list[int]) -> Hashable:
         whole = events and events[0][0] == "request"
         model = oracle.coding(events[0][1]["fields"], set(available)) if whole else None
         try:
-            chosen = http.choose(head, available)
+            chosen = _probe_http.choose(head, available)
         except ValueError:
             chosen = None
         agree("choose", chosen, model)
@@ -264,11 +264,11 @@ CONDITION = Target(
 # ---- date ----
 
 def check_date(data: bytes, cuts: list[int]) -> Hashable:
-    seconds = http.parse_date(data)
+    seconds = _probe_http.parse_date(data)
     agree("parse_date", seconds, oracle.date(data))
     if seconds < 0:
         return len(data)
-    agree("format_date", http.format_date(seconds), formatdate(seconds, usegmt=True).encode())
+    agree("format_date", _probe_http.format_date(seconds), formatdate(seconds, usegmt=True).encode())
     return len(data), seconds // (86400 * 3650)
 
 

@@ -16,7 +16,7 @@ from urllib.parse import unquote_to_bytes
 
 from wire import BINARY, CLOSE, CONTINUATION, PONG, TEXT, masked
 
-from c1m import http, ws
+from c1m import _probe_http, ws
 
 Event = tuple
 Fields = list[tuple[bytes, bytes]]
@@ -35,7 +35,7 @@ class HttpReader:
     """("request", {...}), ("body", all of it so far), if there is any, and ("fail", status)."""
 
     def __init__(self) -> None:
-        self.parser = http.Parser()
+        self.parser = _probe_http.Parser()
         self.whole: list[Event] = []
         self.body = bytearray()
 
