@@ -125,9 +125,11 @@ cdef inline const uint8_t *find_control(const uint8_t *p, const uint8_t *end) no
     cdef uint64_t v, found
     while end - p >= 8:
         v = load_le64(p)
-        found = zero_bytes(v & (EACH_BYTE * 0xe0)) & ~zero_bytes(v ^ (EACH_BYTE * 0x09)) | zero_bytes(v ^ (EACH_BYTE * 0x7f))
-        if found:
-            return p + (ctz64(found) >> 3)
+        # Set for each control character, but at times for others too: for a tab, and for a space behind one.
+        if (v - EACH_BYTE * 0x20 | (v ^ EACH_BYTE * 0x7f) - EACH_BYTE) & ~v & TOP_BITS:
+            found = zero_bytes(v & EACH_BYTE * 0xe0) & ~zero_bytes(v ^ EACH_BYTE * 0x09) | zero_bytes(v ^ EACH_BYTE * 0x7f)
+            if found:
+                return p + (ctz64(found) >> 3)
         p += 8
     while p < end and (p[0] >= 0x20 or p[0] == 0x09) and p[0] != 0x7f:
         p += 1

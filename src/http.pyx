@@ -291,8 +291,12 @@ cdef bint host_ok(Slice host) noexcept nogil:
             return False
         at += 1
     else:
-        while at < end and (CLASS[at[0]] & HOST or escape_ok(at, end)):
-            at += 1
+        while True:
+            while at < end and CLASS[at[0]] & HOST:
+                at += 1
+            if not escape_ok(at, end):
+                break
+            at += 3
         if at == host.at:
             return host.n == 0
     if at < end:
