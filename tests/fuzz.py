@@ -29,7 +29,19 @@ from typing import NamedTuple
 
 import oracle
 import vectors
-from oracle import Event, HttpReader, Reader, WsReader, http_events, pieces, read, utf8_fault, ws_events
+from oracle import (
+    Event,
+    HttpReader,
+    Reader,
+    ResponseReader,
+    WsReader,
+    http_events,
+    pieces,
+    read,
+    response_events,
+    utf8_fault,
+    ws_events,
+)
 from wire import BINARY, CLOSE, CONTINUATION, MASK, PING, PONG, TEXT, frame, message
 
 from c1m import _probe_http, files
@@ -91,6 +103,44 @@ HTTP = Target(
         b"0\r\n\r\n", b"5\r\nHello\r\n", b";a=b", b"ffff9\r\n",
         b"\r\nConnection: close", b"\r\nConnection: keep-alive", b"upgrade", b"\r\nUpgrade: websocket",
         b"\r\n A: folded", b"\r\nA: b" * 20, b"x" * 1000, vectors.GET,
+    ],
+)
+
+
+# ---- response: the first byte chooses the method of each request ----
+
+METHODS_ASKED = ["GET", "HEAD", "CONNECT", "UPGRADE"]
+
+
+def check_response(data: bytes, cuts: list[int]) -> Hashable:
+    options, data = (data[0], data[1:]) if data else (0, b"")
+    methods = [METHODS_ASKED[options >> shift & 3] for shift in (0, 2, 4)]
+    events = agree_every_way(partial(ResponseReader, methods), partial(response_events, methods=methods), data, cuts)
+    heads = [event[1] for event in events[:5] if event[0] in ("response", "interim")]
+    kinds = [(head["status"] // 100, head["minor"], *sorted(head["flags"])) for head in heads]
+    return (*kinds, len(events), events[-1])
+
+
+def asked(methods: tuple[str, ...]) -> bytes:
+    """The byte that stands for these methods."""
+    return bytes([sum(METHODS_ASKED.index(method) << 2 * i for i, method in enumerate(methods))])
+
+
+RESPONSE = Target(
+    check_response,
+    [
+        asked(case.methods) + case.data
+        for table in [*vectors.RESPONSES.values(), vectors.RESPONSES_NORMAL] for case in table.values()
+    ],
+    [
+        b"\r\n", b"\r\n\r\n", b"\r", b"\n", b" ", b"\t", b"\0", b"\x7f", b"\x80", b":", b",", b";",
+        b"HTTP/1.1 ", b"HTTP/1.0 ", b"HTTP/2.0 ", b"200", b"100", b"101", b"204", b"304", b"599", b"999",
+        b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 100 \r\n\r\n", b"HTTP/1.1 204 \r\n\r\n",
+        b"\r\nContent-Length: 5", b"\r\nContent-Length:", b"4294967296", b"999999999999999999",
+        b"\r\nTransfer-Encoding: chunked", b"chunked", b"gzip", b"Hello",
+        b"0\r\n\r\n", b"0\r\nA: b\r\n\r\n", b"5\r\nHello\r\n", b";a=b", b"800000000000000", b"ffff9\r\n",
+        b"\r\nConnection: close", b"\r\nConnection: keep-alive", b"upgrade", b"\r\nUpgrade: websocket",
+        b"\r\n A: folded", b"\r\nA: b" * 20, b"x" * 1000,
     ],
 )
 
@@ -339,7 +389,7 @@ PATH = Target(
 )
 
 TARGETS = {
-    "path": PATH, "http": HTTP, "ws": WS, "utf8": UTF8, "date": DATE,
+    "path": PATH, "http": HTTP, "response": RESPONSE, "ws": WS, "utf8": UTF8, "date": DATE,
     "range": RANGE, "condition": CONDITION, "coding": CODING,
 }
 

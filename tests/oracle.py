@@ -9,7 +9,7 @@ from __future__ import annotations
 import calendar
 import datetime
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import NamedTuple, Protocol
 from urllib.parse import unquote_to_bytes
@@ -49,6 +49,32 @@ class HttpReader:
                 self.body += event[1]
             else:
                 self.whole = [*self.events, event]
+                self.body.clear()
+
+
+class ResponseReader:
+    """("interim", {...}), ("response", {...}), ("body", all of it so far), if there is any, and ("end",).
+
+    Last is ("fail", why), or ("close", what it would mean if the connection ended here).
+    """
+
+    def __init__(self, methods: Sequence[str] = ()) -> None:
+        self.parser = _probe_http.ResponseParser(methods)
+        self.whole: list[Event] = []
+        self.body = bytearray()
+
+    @property
+    def events(self) -> list[Event]:
+        body = [("body", bytes(self.body))] if self.body else []
+        failed = self.whole and self.whole[-1][0] == "fail"
+        return [*self.whole, *body, *([] if failed else [("close", self.parser.close())])]
+
+    def feed(self, data: bytes) -> None:
+        for event in self.parser.feed(data):
+            if event[0] == "body":
+                self.body += event[1]
+            else:
+                self.whole += [("body", bytes(self.body)), event] if self.body else [event]
                 self.body.clear()
 
 
@@ -188,7 +214,8 @@ def http_events(data: bytes) -> list[Event]:
             events.append(("request", request))
             body = bytearray()
             try:
-                at = (chunked_body if "chunked" in request["flags"] else plain_body)(data, at, request, body)
+                chunked = "chunked" in request["flags"]
+                at = chunked_body(data, at, body) if chunked else plain_body(data, at, request["length"], body)
             finally:
                 if body:
                     events.append(("body", bytes(body)))
@@ -203,15 +230,22 @@ def http_head(data: bytes, at: int) -> tuple[dict, int] | None:
     line = line_at(data, at, at + 8192, 414)
     if line is None:
         return None
-    request, at = request_line(line), at + len(line) + 2
+    request = request_line(line)
+    fields, end = fields_at(data, at + len(line) + 2)
+    return None if end is None else (finished(request | {"fields": fields}), end)
+
+
+def fields_at(data: bytes, at: int) -> tuple[Fields, int | None]:
+    """The field lines that begin there and where they end, with the empty line; None if they do not yet."""
+    fields: Fields = []
     most = at + 16384
     while line := line_at(data, at, most, 431):
-        if len(request["fields"]) == 100:
+        if len(fields) == 100:
             raise Failure(431)
         name, value = match(FIELD_LINE, line).groups()
-        request["fields"].append((name, value.strip(b" \t")))
+        fields.append((name, value.strip(b" \t")))
         at += len(line) + 2
-    return None if line is None else (finished(request), at + 2)
+    return fields, None if line is None else at + 2
 
 
 def line_at(data: bytes, at: int, most: int, status: int) -> bytes | None:
@@ -228,21 +262,27 @@ def line_at(data: bytes, at: int, most: int, status: int) -> bytes | None:
     raise Failure(400)
 
 
-def plain_body(data: bytes, at: int, request: dict, body: bytearray) -> int | None:
+def plain_body(data: bytes, at: int, length: int, body: bytearray) -> int | None:
     """Puts what is there into body; returns where it ends, None if it does not yet."""
-    body += data[at:at + request["length"]]
-    return at + len(body) if len(body) == request["length"] else None
+    body += data[at:at + length]
+    return at + len(body) if len(body) == length else None
 
 
-def chunked_body(data: bytes, at: int, request: dict, body: bytearray) -> int | None:
-    """The same (RFC 9112 section 7.1)."""
+def chunked_body(data: bytes, at: int, body: bytearray, most: int | None = 1 << 20) -> int | None:
+    """The same (RFC 9112 section 7.1). most: bytes of it with all that frames it; None: it is a response's."""
+    def bounded(size: int) -> None:
+        if most is not None and size > most:
+            raise Failure(413)
+
     start = at
     while (line := line_at(data, at, at + 256, 400)) is not None:
-        size = min(int(match(CHUNK_LINE, line)[1], 16), 2 << 20)
+        size = int(match(CHUNK_LINE, line)[1], 16)
         at += len(line) + 2
         bounded(at + size - start)
+        if size > 1 << 59:
+            raise Failure(413)
         if size == 0:
-            return trailers_end(data, at, start)
+            return trailers_end(data, at, 16384 if most is None else most - (at - start))
         body += data[at:at + size]
         at += size
         end = data[at:at + 2]
@@ -255,17 +295,14 @@ def chunked_body(data: bytes, at: int, request: dict, body: bytearray) -> int | 
     return None
 
 
-def trailers_end(data: bytes, at: int, start: int) -> int | None:
+def trailers_end(data: bytes, at: int, most: int) -> int | None:
+    start = at
     while line := line_at(data, at, at + 16384, 431):
         at += len(line) + 2
-        bounded(at - start)
+        if at - start > most:
+            raise Failure(413)
         match(FIELD_LINE, line)
     return None if line is None else at + 2
-
-
-def bounded(size: int) -> None:
-    if size > 1 << 20:
-        raise Failure(413)
 
 
 def match(pattern: re.Pattern[bytes], text: bytes) -> re.Match[bytes]:
@@ -291,7 +328,7 @@ def request_line(line: bytes) -> dict:
         path, query = match(ORIGIN, target).groups(b"")
         path = path or b"/"
     method = METHODS.get(method, "unknown")
-    return {"method": method, "path": path, "query": query, "host": host, "minor": int(minor), "fields": []}
+    return {"method": method, "path": path, "query": query, "host": host, "minor": int(minor)}
 
 
 def finished(request: dict) -> dict:
@@ -303,17 +340,32 @@ def finished(request: dict) -> dict:
     if hosts:
         match(HOST, hosts[0])
         request["host"] = request["host"] or hosts[0]
+    flags = connection_flags(fields, modern)
+    if modern:
+        expected = elements(fields, b"expect")
+        flags |= {"continue" if item == b"100-continue" else "expectation" for item in expected}
+    is_chunked, length = framing(fields, modern)
+    if is_chunked:
+        flags.add("chunked")
+    elif length > 1 << 20:
+        raise Failure(413)
+    return request | {"flags": flags, "length": length, "unescaped": unescaped(request["path"])}
+
+
+def connection_flags(fields: Fields, modern: bool) -> set[str]:
     options, protocols = elements(fields, b"connection"), elements(fields, b"upgrade")
-    coded, codings = values(fields, b"transfer-encoding"), elements(fields, b"transfer-encoding")
-    lengths, expected = values(fields, b"content-length"), elements(fields, b"expect")
     flags = set()
     if b"close" not in options and (modern or b"keep-alive" in options):
         flags.add("keep-alive")
     if modern and b"upgrade" in options and b"websocket" in protocols:
         flags.add("websocket")
-    if modern:
-        flags |= {"continue" if item == b"100-continue" else "expectation" for item in expected}
-    length = 0
+    return flags
+
+
+def framing(fields: Fields, modern: bool) -> tuple[bool, int]:
+    """Whether the body is chunked, and what Content-Length says, 0 without one."""
+    coded, codings = values(fields, b"transfer-encoding"), elements(fields, b"transfer-encoding")
+    lengths = values(fields, b"content-length")
     if coded:
         if not modern or lengths or len(coded) > 1:
             raise Failure(400)
@@ -321,15 +373,90 @@ def finished(request: dict) -> dict:
             raise Failure(400)
         if len(codings) > 1:
             raise Failure(501)
-        flags.add("chunked")
-    elif lengths:
-        if len(lengths) > 1 or not re.fullmatch(rb"\d{1,18}", lengths[0]):
-            raise Failure(400)
-        length = int(lengths[0])
-        if length > 1 << 20:
-            raise Failure(413)
-    return request | {"flags": flags, "length": length, "unescaped": unescaped(request["path"])}
+        return True, 0
+    if not lengths:
+        return False, 0
+    if len(lengths) > 1 or not re.fullmatch(rb"\d{1,18}", lengths[0]):
+        raise Failure(400)
+    return False, int(lengths[0])
 
+
+# ---- HTTP responses ----
+
+STATUS_LINE = re.compile(rb"HTTP/(\d)\.(\d) ([1-9]\d\d)(?: (.*))?", re.DOTALL)
+VERSION = re.compile(rb"HTTP/\d\.\d.{4}", re.DOTALL)
+
+
+def response_events(data: bytes, methods: Sequence[str] = ()) -> list[Event]:
+    """What ResponseReader must make of data."""
+    events: list[Event] = []
+    try:
+        closing = responses(data, list(methods), events)
+        return [*events, ("close", closing)]
+    except Failure as failure:
+        why = {400: "malformed", 413: "too long", 414: "too long", 431: "too long"}.get(failure.args[0], "unsupported")
+        return [*events, ("fail", why)]
+
+
+def responses(data: bytes, methods: list[str], events: list[Event]) -> str:
+    """Adds what there is to events; returns what it would mean if the connection ended here."""
+    at = 0
+    while True:
+        line = line_at(data, at, at + 8192, 414)
+        response = {} if line is None else status_line(line)
+        fields, end = ([], None) if line is None else fields_at(data, at + len(line) + 2)
+        if end is None:
+            return "between" if at == len(data) else "cut"
+        at = end
+        method = methods[0] if methods else "GET"
+        status, modern = response["status"], response["minor"] >= 1
+        is_chunked, length = framing(fields, modern)
+        flags = connection_flags(fields, modern)
+        response |= {"fields": fields, "length": length, "flags": flags}
+        if 100 <= status < 200 and status != 101:
+            events.append(("interim", response))
+            continue
+        events.append(("response", response))
+        methods[:1] = []
+        if status == 101 or (method == "CONNECT" and 200 <= status < 300):
+            if status == 101 and method != "UPGRADE":
+                events.pop()
+                raise Failure(400)
+            response["flags"] = flags - {"keep-alive"} | {"switched"}
+            return "between"
+        if method == "HEAD" or status in (204, 304):
+            events.append(("end",))
+            continue
+        if not is_chunked and not values(fields, b"content-length"):
+            response["flags"] = flags - {"keep-alive"} | {"until close"}
+            if data[at:]:
+                events.append(("body", data[at:]))
+            return "body"
+        body = bytearray()
+        try:
+            if is_chunked:
+                flags.add("chunked")
+                end = chunked_body(data, at, body, None)
+            else:
+                end = plain_body(data, at, length, body)
+        finally:
+            if body:
+                events.append(("body", bytes(body)))
+        if end is None:
+            return "cut"
+        at = end
+        events.append(("end",))
+
+
+def status_line(line: bytes) -> dict:
+    # A version that we don't speak is told from a line that is none first.
+    if match(VERSION, line[:12])[0][5:6] != b"1":
+        raise Failure(505)
+    _, minor, status, reason = match(STATUS_LINE, line).groups(b"")
+    return {"status": int(status), "minor": int(minor), "reason": reason}
+
+
+# ---- fields ----
 
 def values(fields: Fields, name: bytes) -> list[bytes]:
     return [value for name_, value in fields if name_.lower() == name]

@@ -143,6 +143,40 @@ def test_any_bytes_are_judged_alike_however_cut(data, cuts):
     assert read(HttpReader(), [data]) == read(HttpReader(), pieces(data, cuts)) == http_events(data)
 
 
+def test_a_request_stays_as_it_is_while_its_body_comes():
+    """Trailers are field lines, too, but not the request's."""
+    head = request(b"/", [
+        (b"Host", b"a"), (b"A", b"b"), (b"Accept", b"x"), (b"Accept", b"y"), (b"Connection", b"close"),
+        (b"Transfer-Encoding", b"chunked"),
+    ], method=b"POST")
+    trailers = [(b"A", b"b"), (b"Host", b"c"), (b"Host", b"d"), (b"Connection", b"keep-alive"), (b"Expect", b"x")]
+    parser = _probe_http.Parser()
+    assert len(parser.feed(head)) == 1
+    before = parser.again()
+    assert len(before["fields"]) == 6
+    body = chunked([b"Hello", b"world"], b";a", trailers)
+    for at in range(len(body)):
+        parser.feed(body[at:at + 1])
+        assert parser.again() == before
+    assert len(parser.feed(request())) == 1
+    assert parser.again() != before
+
+
+def test_a_request_stays_as_it_is_when_its_body_fails():
+    parser = _probe_http.Parser()
+    parser.feed(vectors.CHUNKED)
+    before = parser.again()
+    assert parser.feed(b"0\r\nHost: b\r\nA b\r\n")[-1] == ("fail", 400)
+    assert parser.again() == before
+
+
+@thorough
+@given(st.lists(st.sampled_from([*b"\t \x1f\x00\x7f\x7e\x80\xff\x20\x21aa\r\n"]), max_size=40).map(bytes))
+def test_the_first_control_character_is_found(data):
+    found = oracle.CONTROL.search(data)
+    assert _probe_http.control_at(data) == (found.start() if found else len(data))
+
+
 def test_a_chunked_body_is_bounded_with_all_that_frames_it():
     for chunk in (b"ab", b"c" * 1000):
         most = (1 << 20) // len(b"%x\r\n%s\r\n" % (len(chunk), chunk))

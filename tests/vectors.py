@@ -475,6 +475,267 @@ class Vector(NamedTuple):
     deflate: bool = False
 
 
+# ---- HTTP responses: data, methods of the requests as ResponseReader has them, events or why it fails ----
+
+class ResponseVector(NamedTuple):
+    data: bytes
+    expected: str | list[tuple | dict]           # a dict: a response with these values among others
+    methods: tuple[str, ...] = ()
+
+
+def reply(*fields: bytes, line: bytes = b"HTTP/1.1 200 OK", body: bytes = b"") -> bytes:
+    return b"\r\n".join([line, *fields, b"", body])
+
+
+def reply_fields(size: int) -> bytes:
+    """A head whose field lines come to size bytes."""
+    lines = b"Content-Length: 0\r\n" + (b"X: %s\r\n" % (b"x" * 195)) * 80
+    return b"HTTP/1.1 200 OK\r\n%sY: %s\r\n\r\n" % (lines, b"y" * (size - len(lines) - 5))
+
+
+EMPTY = b"Content-Length: 0"
+CHUNKS = b"Transfer-Encoding: chunked"
+WHOLE: list[tuple | dict] = [{"status": 200}, ("end",), ("close", "between")]
+HELLO: list[tuple | dict] = [{"status": 200}, ("body", b"Hello"), ("end",), ("close", "between")]
+SWITCH = reply(b"Connection: Upgrade", b"Upgrade: websocket", line=b"HTTP/1.1 101 ", body=b"\x81\x00")
+
+
+def bad_reply(*parts: bytes, **options: bytes) -> ResponseVector:
+    return ResponseVector(reply(*parts, **options), "malformed")
+
+
+def chunk_reply(data: bytes, expected: list[tuple | dict]) -> ResponseVector:
+    return ResponseVector(reply(CHUNKS, body=data), expected)
+
+
+def failed(why: str, *before: tuple) -> list[tuple | dict]:
+    return [{"status": 200}, *before, ("fail", why)]
+
+
+RESPONSES: dict[str, dict[str, ResponseVector]] = {
+    "bare LF, bare CR, NUL, other controls": {
+        "LF behind the status line": ResponseVector(b"HTTP/1.1 200 OK\nContent-Length: 0\r\n\r\n", "malformed"),
+        "LF behind a field": ResponseVector(b"HTTP/1.1 200 OK\r\nA: b\n\r\n", "malformed"),
+        "CR in the reason": bad_reply(line=b"HTTP/1.1 200 O\rK"),
+        "NUL in the reason": bad_reply(line=b"HTTP/1.1 200 O\0K"),
+        "DEL in a value": bad_reply(b"A: \x7f"),
+        "ESC in a value": bad_reply(b"A: \x1b[31m"),
+    },
+    "empty lines before the status line": {
+        "one": ResponseVector(b"\r\n" + reply(EMPTY), "malformed"),
+        "behind a body": ResponseVector(
+            reply(b"Content-Length: 5", body=b"Hello\r\n"), [*HELLO[:-1], ("fail", "malformed")]),
+    },
+    "status line over 8 KiB": {
+        "8192 bytes": ResponseVector(reply(EMPTY, line=b"HTTP/1.1 200 " + b"x" * 8179), WHOLE),
+        "8193 bytes": ResponseVector(reply(EMPTY, line=b"HTTP/1.1 200 " + b"x" * 8180), "too long"),
+        "without end": ResponseVector(b"H" * 8193, "too long"),
+    },
+    "two spaces, tab, another code than three digits, one below 100": {
+        "two spaces": bad_reply(EMPTY, line=b"HTTP/1.1  200 OK"),
+        "tab": bad_reply(EMPTY, line=b"HTTP/1.1\t200 OK"),
+        "tab behind the code": bad_reply(EMPTY, line=b"HTTP/1.1 200\tOK"),
+        "space first": bad_reply(EMPTY, line=b" HTTP/1.1 200 OK"),
+        "two digits": bad_reply(EMPTY, line=b"HTTP/1.1 20 OK"),
+        "four digits": bad_reply(EMPTY, line=b"HTTP/1.1 2000 OK"),
+        "letters": bad_reply(EMPTY, line=b"HTTP/1.1 2xx OK"),
+        "no code": bad_reply(EMPTY, line=b"HTTP/1.1"),
+        "below 100": bad_reply(EMPTY, line=b"HTTP/1.1 099 OK"),
+        "another protocol": bad_reply(EMPTY, line=b"ICY 200 OK is not it"),
+        "in small letters": bad_reply(EMPTY, line=b"http/1.1 200 OK"),
+        "a request": bad_reply(EMPTY, line=b"GET / HTTP/1.1"),
+    },
+    "no space behind the status code": {
+        "none": ResponseVector(reply(EMPTY, line=b"HTTP/1.1 200"), [{"status": 200, "reason": b""}, *WHOLE[1:]]),
+        "space": ResponseVector(reply(EMPTY, line=b"HTTP/1.1 200 "), [{"status": 200, "reason": b""}, *WHOLE[1:]]),
+    },
+    "status codes from 600 to 999": {
+        "600": ResponseVector(reply(EMPTY, line=b"HTTP/1.1 600 "), [{"status": 600}, *WHOLE[1:]]),
+        "999": ResponseVector(reply(EMPTY, line=b"HTTP/1.1 999 Go away"), [
+            {"status": 999, "reason": b"Go away"}, *WHOLE[1:]]),
+    },
+    "HTTP/0.x, 2.x and up": {
+        "0.9": ResponseVector(reply(line=b"HTTP/0.9 200 OK"), "unsupported"),
+        "2.0": ResponseVector(reply(line=b"HTTP/2.0 200 OK"), "unsupported"),
+    },
+    "HTTP/1.2 and up": {
+        "1.2": ResponseVector(reply(EMPTY, line=b"HTTP/1.2 200 OK"), [
+            {"minor": 2, "flags": {"keep-alive"}}, *WHOLE[1:]]),
+    },
+    "line folding": {
+        "space": bad_reply(b"A: b", b" c"),
+        "tab": bad_reply(b"A: b", b"\tc"),
+        "before the first field": bad_reply(b" A: b"),
+    },
+    "space before the colon, empty field name": {
+        "space": bad_reply(b"A : b"),
+        "tab": bad_reply(b"A\t: b"),
+        "no name": bad_reply(b": b"),
+        "no colon": bad_reply(b"A"),
+        "not a token": bad_reply(b"A(: b"),
+    },
+    "fields over 16 KiB or 100": {
+        "16384 bytes": ResponseVector(reply_fields(16384), WHOLE),
+        "16385 bytes": ResponseVector(reply_fields(16385), "too long"),
+        "100": ResponseVector(reply(EMPTY, *[b"A: b"] * 99), WHOLE),
+        "101": ResponseVector(reply(EMPTY, *[b"A: b"] * 100), "too long"),
+    },
+    "1xx besides 101": {
+        "100": ResponseVector(b"HTTP/1.1 100 Continue\r\n\r\n" + reply(EMPTY), [("interim", {
+            "status": 100, "minor": 1, "reason": b"Continue", "length": 0, "flags": {"keep-alive"}, "fields": [],
+        }), *WHOLE]),
+        "ten of them": ResponseVector(
+            b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 10 + reply(EMPTY), [*[("interim", {
+                "status": 103, "minor": 1, "reason": b"Early Hints", "length": 0, "flags": {"keep-alive"},
+                "fields": [(b"Link", b"</a>")],
+            })] * 10, *WHOLE]),
+        "and no final one": ResponseVector(b"HTTP/1.1 199 \r\n\r\n", [("interim", {
+            "status": 199, "minor": 1, "reason": b"", "length": 0, "flags": {"keep-alive"}, "fields": [],
+        }), ("close", "between")]),
+    },
+    "101 where no Upgrade was sent": {
+        "GET": ResponseVector(SWITCH, "malformed"),
+        "CONNECT": ResponseVector(SWITCH, "malformed", ("CONNECT",)),
+    },
+    "101, 2xx to CONNECT": {
+        "101": ResponseVector(SWITCH, [
+            {"status": 101, "flags": {"websocket", "switched"}}, ("close", "between")], ("UPGRADE",)),
+        "another response to an upgrade": ResponseVector(reply(EMPTY) * 2, WHOLE[:-1] * 2 + WHOLE[-1:], ("UPGRADE",)),
+        "200": ResponseVector(reply(body=b"\x16\x03"), [
+            {"status": 200, "flags": {"switched"}}, ("close", "between")], ("CONNECT",)),
+        "299 with a length": ResponseVector(reply(b"Content-Length: 5", line=b"HTTP/1.1 299 "), [
+            {"status": 299, "flags": {"switched"}}, ("close", "between")], ("CONNECT",)),
+        "407": ResponseVector(reply(b"Content-Length: 5", line=b"HTTP/1.1 407 ", body=b"Hello"), [
+            {"status": 407}, *HELLO[1:]], ("CONNECT",)),
+    },
+    "1xx, 204, 304, any response to HEAD": {
+        "100 with a length": ResponseVector(b"HTTP/1.1 100 \r\nContent-Length: 5\r\n\r\n" + reply(EMPTY), [("interim", {
+            "status": 100, "minor": 1, "reason": b"", "length": 5, "flags": {"keep-alive"},
+            "fields": [(b"Content-Length", b"5")],
+        }), *WHOLE]),
+        "204": ResponseVector(reply(line=b"HTTP/1.1 204 ") + reply(EMPTY), [{"status": 204}, ("end",), *WHOLE]),
+        "204 with a length": ResponseVector(reply(b"Content-Length: 5", line=b"HTTP/1.1 204 ") + reply(EMPTY), [
+            {"status": 204, "length": 5}, ("end",), *WHOLE]),
+        "204, chunked": ResponseVector(reply(CHUNKS, line=b"HTTP/1.1 204 ") + reply(EMPTY), [
+            {"status": 204, "flags": {"keep-alive"}}, ("end",), *WHOLE]),
+        "304 with a length": ResponseVector(reply(b"Content-Length: 5", line=b"HTTP/1.1 304 ") + reply(EMPTY), [
+            {"status": 304, "length": 5}, ("end",), *WHOLE]),
+        "HEAD": ResponseVector(reply() + reply(b"Content-Length: 5", body=b"Hello"), [
+            {"status": 200, "flags": {"keep-alive"}}, ("end",), *HELLO], ("HEAD",)),
+        "HEAD with a length": ResponseVector(reply(b"Content-Length: 99999999999") * 2, [
+            *[{"status": 200, "length": 99999999999}, ("end",)] * 2, ("close", "between")], ("HEAD", "HEAD")),
+        "HEAD, chunked": ResponseVector(reply(CHUNKS) + reply(EMPTY), [
+            {"status": 200, "flags": {"keep-alive"}}, ("end",), *WHOLE], ("HEAD", "GET")),
+    },
+    "Content-Length not digits, twice, a list, over 18 digits": {
+        "sign": bad_reply(b"Content-Length: +5"),
+        "hexadecimal": bad_reply(b"Content-Length: 0x5"),
+        "empty": bad_reply(b"Content-Length: "),
+        "twice": bad_reply(b"Content-Length: 5", b"Content-Length: 5"),
+        "a list": bad_reply(b"Content-Length: 5, 5"),
+        "19 digits": bad_reply(b"Content-Length: 0000000000000000005"),
+        "to HEAD": ResponseVector(reply(b"Content-Length: x"), "malformed", ("HEAD",)),
+        "of a 304": bad_reply(b"Content-Length: x", line=b"HTTP/1.1 304 "),
+    },
+    "Transfer-Encoding with Content-Length": {
+        "in this order": bad_reply(CHUNKS, b"Content-Length: 5"),
+        "in the other": bad_reply(b"Content-Length: 5", CHUNKS),
+    },
+    "Transfer-Encoding in HTTP/1.0": {
+        "chunked": bad_reply(CHUNKS, line=b"HTTP/1.0 200 OK"),
+    },
+    "Transfer-Encoding not ending in chunked, chunked twice": {
+        "gzip": bad_reply(b"Transfer-Encoding: gzip"),
+        "identity": bad_reply(b"Transfer-Encoding: identity"),
+        "chunked first": bad_reply(b"Transfer-Encoding: chunked, gzip"),
+        "chunked, chunked": bad_reply(b"Transfer-Encoding: chunked, chunked"),
+        "in two fields": bad_reply(CHUNKS, CHUNKS),
+        "empty": bad_reply(b"Transfer-Encoding: "),
+    },
+    "another coding before chunked": {
+        "gzip": ResponseVector(reply(b"Transfer-Encoding: gzip, chunked"), "unsupported"),
+    },
+    "neither of them": {
+        "a body": ResponseVector(reply(body=b"Hello"), [
+            {"status": 200, "flags": {"until close"}}, ("body", b"Hello"), ("close", "body")]),
+        "none": ResponseVector(reply(), [{"status": 200, "flags": {"until close"}}, ("close", "body")]),
+        "HTTP/1.0, keep-alive": ResponseVector(
+            reply(b"Connection: keep-alive", line=b"HTTP/1.0 404 Not Found", body=b"x"), [
+                {"status": 404, "minor": 0, "flags": {"until close"}}, ("body", b"x"), ("close", "body")]),
+        "what looks like another response": ResponseVector(reply() + reply(EMPTY), [
+            {"status": 200}, ("body", reply(EMPTY)), ("close", "body")]),
+    },
+    "body over 4 GiB": {
+        "by its length": ResponseVector(reply(b"Content-Length: 999999999999999999", body=b"Hello"), [
+            {"length": 999999999999999999}, ("body", b"Hello"), ("close", "cut")]),
+        "by a chunk": chunk_reply(b"100000005\r\nHello", [{"status": 200}, ("body", b"Hello"), ("close", "cut")]),
+    },
+    "chunk over 2**59 bytes": {
+        "2**59": chunk_reply(b"800000000000000\r\n", [{"status": 200}, ("close", "cut")]),
+        "2**59 + 1": chunk_reply(b"800000000000001\r\n", failed("too long")),
+        "2**64": chunk_reply(b"10000000000000000\r\n", failed("too long")),
+        "2**200": chunk_reply(b"1" + b"0" * 50 + b"\r\n", failed("too long")),
+    },
+    "chunk size not hexadecimal, none, blanks behind it": {
+        "not hexadecimal": chunk_reply(b"g\r\n", failed("malformed")),
+        "0x": chunk_reply(b"0x5\r\n", failed("malformed")),
+        "none": chunk_reply(b"\r\n", failed("malformed")),
+        "a blank behind it": chunk_reply(b"5 \r\n", failed("malformed")),
+    },
+    "chunk extensions": {
+        "skipped": chunk_reply(b'5;a=b;c="d;e"\r\nHello\r\n0;f\r\n\r\n', HELLO),
+        "malformed": chunk_reply(b"5;\r\n", failed("malformed")),
+        "256 bytes with the size": chunk_reply(b"5;" + b"a" * 254 + b"\r\nHello\r\n0\r\n\r\n", HELLO),
+        "257 bytes with the size": chunk_reply(b"5;" + b"a" * 255 + b"\r\n", failed("malformed")),
+    },
+    "bare LF or CR in chunk framing, data not followed by CRLF": {
+        "LF behind the size": chunk_reply(b"5\nHello\r\n", failed("malformed")),
+        "CR behind the size": chunk_reply(b"5\rHello\r\n", failed("malformed")),
+        "LF behind the data": chunk_reply(b"5\r\nHello\n", failed("malformed", ("body", b"Hello"))),
+        "more data": chunk_reply(b"5\r\nHello!\r\n", failed("malformed", ("body", b"Hello"))),
+        "LF behind a trailer": chunk_reply(b"0\r\nA: b\n", failed("malformed")),
+    },
+    "trailers": {
+        "skipped": chunk_reply(b"5\r\nHello\r\n0\r\nContent-Length: 9\r\nConnection: close\r\n\r\n", HELLO),
+        "malformed": chunk_reply(b"0\r\nA b\r\n", failed("malformed")),
+        "folded": chunk_reply(b"0\r\nA: b\r\n c\r\n", failed("malformed")),
+        "16384 bytes": chunk_reply(
+            b"5\r\nHello\r\n0\r\nA: %s\r\nB: %s\r\n\r\n" % (b"x" * 9000, b"x" * 7374), HELLO),
+        "16385 bytes": chunk_reply(b"0\r\nA: %s\r\nB: %s\r\n" % (b"x" * 9000, b"x" * 7375), failed("too long")),
+        "one line of 16385": chunk_reply(b"0\r\nA: " + b"x" * 16382, failed("too long")),
+    },
+    "an end of the connection inside a response": {
+        "status line": ResponseVector(b"HTTP/1.1 200 OK", [("close", "cut")]),
+        "head": ResponseVector(reply(EMPTY)[:-2], [("close", "cut")]),
+        "body": ResponseVector(reply(b"Content-Length: 6", body=b"Hello"), [
+            {"status": 200}, ("body", b"Hello"), ("close", "cut")]),
+        "chunk": chunk_reply(b"6\r\nHello", [{"status": 200}, ("body", b"Hello"), ("close", "cut")]),
+        "last chunk": chunk_reply(b"5\r\nHello\r\n0\r\n", [{"status": 200}, ("body", b"Hello"), ("close", "cut")]),
+        "before any": ResponseVector(b"", [("close", "between")]),
+        "behind one": ResponseVector(reply(EMPTY) + b"H", [*WHOLE[:-1], ("close", "cut")]),
+    },
+}
+
+RESPONSES_NORMAL: dict[str, ResponseVector] = {
+    "with a body": ResponseVector(reply(b"Content-Length: 5", body=b"Hello"), [{
+        "status": 200, "minor": 1, "reason": b"OK", "length": 5, "flags": {"keep-alive"},
+        "fields": [(b"Content-Length", b"5")],
+    }, *HELLO[1:]]),
+    "chunked": chunk_reply(b"5\r\nHello\r\n7\r\n, world\r\n0\r\n\r\n", [
+        {"status": 200, "flags": {"keep-alive", "chunked"}}, ("body", b"Hello, world"), *WHOLE[1:]]),
+    "that closes": ResponseVector(reply(EMPTY, b"Connection: close"), [{"status": 200, "flags": set()}, *WHOLE[1:]]),
+    "HTTP/1.0": ResponseVector(reply(EMPTY, line=b"HTTP/1.0 200 OK"), [
+        {"minor": 0, "flags": set()}, *WHOLE[1:]]),
+    "HTTP/1.0, keep-alive": ResponseVector(reply(EMPTY, b"Connection: Keep-Alive", line=b"HTTP/1.0 200 OK"), [
+        {"minor": 0, "flags": {"keep-alive"}}, *WHOLE[1:]]),
+    "reason in UTF-8 with a tab": ResponseVector(reply(EMPTY, line=b"HTTP/1.1 200 gut\t\xc3\xb6"), [
+        {"reason": b"gut\t\xc3\xb6"}, *WHOLE[1:]]),
+    "three in a row": ResponseVector(
+        reply(b"Content-Length: 5", body=b"Hello") + reply(CHUNKS, body=b"5\r\nHello\r\n0\r\n\r\n") + reply(EMPTY),
+        [*HELLO[:-1], *HELLO[:-1], *WHOLE]),
+}
+
+
 def sent(opcode: int, *parts: bytes) -> bytes:
     return b"".join(message(opcode, parts))
 

@@ -3,7 +3,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.string cimport memset
 
-from c1m.buf cimport Block, Slice, block_copy, block_new, block_unref
+from c1m.buf cimport Block, Slice, block_copy, block_new, block_unref, find_control
 from c1m.coding cimport CODINGS
 from c1m.http cimport (
     AT_HEAD, CHUNKED, END_BETWEEN, END_OF_BODY, EXPECT_CONTINUE, EXPECT_UNKNOWN, FOR_CONNECT, FOR_HEAD, FOR_UPGRADE,
@@ -85,7 +85,7 @@ cdef class Parser(Incremental):
         return used, ("request", self.described())
 
     def again(self):
-        """What is there of the last request now; slices into bytes that are gone are left out."""
+        """The last request as it is now, but for its slices, whose bytes are gone."""
         cdef const HttpRequest *r = &self.request
         return {
             "method": r.method, "minor": r.minor, "length": r.content_length, "flags": r.flags, "seen": r.head.seen,
@@ -163,6 +163,12 @@ cdef set flags_of(uint32_t flags):
             ("expectation", EXPECT_UNKNOWN), ("until close", UNTIL_CLOSE), ("switched", SWITCHED),
         ) if flags & bit
     }
+
+
+def control_at(bytes data):
+    """Where the first control character is, or the end."""
+    cdef const uint8_t *at = data
+    return find_control(at, at + len(data)) - at
 
 
 def judge(bytes head, bytes etag, int64_t mtime, int64_t size):
