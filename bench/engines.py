@@ -43,6 +43,17 @@ BROWSER = b"\r\n".join([
     b"",
     b"",
 ])
+RESPONSE = b"\r\n".join([
+    b"HTTP/1.1 200 OK",
+    b"Date: Sat, 01 Jun 2024 12:00:00 GMT",
+    b"Content-Type: text/html; charset=utf-8",
+    b"Last-Modified: Sat, 01 Jun 2024 12:00:00 GMT",
+    b'ETag: "5f1a2b-18ffab12"',
+    b"Accept-Ranges: bytes",
+    b"Content-Length: 13",
+    b"",
+    b"",
+])
 MIB = 1 << 20
 
 
@@ -66,6 +77,7 @@ def text_of(characters: str, size: int) -> bytes:
 CASES: list[tuple[str, str, Callable[[int], int], int]] = [
     (f"http: parse wrk's request, {len(WRK)} bytes", "ns", partial(_probe_http.bench, "head", WRK), 1),
     (f"http: parse a browser's request, {len(BROWSER)} bytes", "ns", partial(_probe_http.bench, "head", BROWSER), 1),
+    (f"http: parse a response, {len(RESPONSE)} bytes", "ns", partial(_probe_http.bench, "response", RESPONSE), 1),
     ("http: precondition, If-None-Match of two", "ns", partial(_probe_http.bench, "precondition", BROWSER), 1),
     ("http: range, one", "ns", partial(_probe_http.bench, "ranges", BROWSER), 1),
     ("http: content coding, four accepted", "ns", partial(_probe_http.bench, "coding", BROWSER), 1),

@@ -68,7 +68,7 @@ cdef extern from *:
     uint64_t bswap64 "__builtin_bswap64"(uint64_t) noexcept nogil
     int ctz64 "__builtin_ctzll"(uint64_t) noexcept nogil
     int BIG_ENDIAN_HOST "(__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__)"
-    void static_assert "C1M_STATIC_ASSERT"(bint holds) noexcept nogil      # a constant; else the module does not compile
+    void static_assert "C1M_STATIC_ASSERT"(bint holds) noexcept nogil      # of a constant, by the C compiler
 
 
 cdef struct Slice:           # bytes in somebody else's buffer
@@ -127,7 +127,8 @@ cdef inline const uint8_t *find_control(const uint8_t *p, const uint8_t *end) no
         v = load_le64(p)
         # Set for each control character, but at times for others too: for a tab, and for a space behind one.
         if (v - EACH_BYTE * 0x20 | (v ^ EACH_BYTE * 0x7f) - EACH_BYTE) & ~v & TOP_BITS:
-            found = zero_bytes(v & EACH_BYTE * 0xe0) & ~zero_bytes(v ^ EACH_BYTE * 0x09) | zero_bytes(v ^ EACH_BYTE * 0x7f)
+            found = zero_bytes(v & EACH_BYTE * 0xe0) & ~zero_bytes(v ^ EACH_BYTE * 0x09)
+            found |= zero_bytes(v ^ EACH_BYTE * 0x7f)
             if found:
                 return p + (ctz64(found) >> 3)
         p += 8

@@ -16,7 +16,7 @@ cdef enum:
     MAX_FIELDS = 100             # then 431 or HTTP_TOO_LONG (Apache: LimitRequestFields 100)
     MAX_LENGTH_DIGITS = 18       # of a Content-Length, then 400 or HTTP_MALFORMED
     MAX_BODY = 1 << 20           # bytes of a request's body, then 413
-    MAX_CHUNK_LINE = 256         # bytes of a chunk's size and extensions, then 400 or HTTP_TOO_LONG
+    MAX_CHUNK_LINE = 256         # bytes of a chunk's size and extensions, then 400 or HTTP_MALFORMED
 
 cdef enum:
     LF = 10
@@ -29,7 +29,7 @@ cdef enum Method:
     HEAD
     OPTIONS
     CONNECT
-    OTHER_METHOD                 # one that RFC 9110 or 5789 defines and no route here takes: 405
+    OTHER_METHOD                 # another that RFC 9110 or 5789 defines: 405
     UNKNOWN_METHOD               # 501; with HTTP_FAIL, also one that could not be read
 
 cdef enum HttpKind:              # what http_next or http_response_next found
@@ -38,7 +38,7 @@ cdef enum HttpKind:              # what http_next or http_response_next found
     HTTP_RESPONSE                # a whole head of a final response
     HTTP_INTERIM                 # a whole 1xx response other than 101; another response follows
     HTTP_BODY                    # some of the body that the last head announced
-    HTTP_FAIL                    # what follows can't be trusted: see HttpRequest.status or HttpResponse.fault
+    HTTP_FAIL                    # the rest can't be parsed: see HttpRequest.status or HttpResponse.fault
 
 cdef enum FieldId:               # the fields that mean something to us
     HOST_FIELD
@@ -62,7 +62,7 @@ cdef enum FieldId:               # the fields that mean something to us
     SEC_WEBSOCKET_EXTENSIONS
     OTHER_FIELD
 
-cdef enum HttpFlag:
+cdef enum HttpFlag:              # bits
     KEEP_ALIVE = 1               # the connection may carry another message (RFC 9112 section 9.3)
     WANTS_WEBSOCKET = 2          # Connection: upgrade and Upgrade: websocket, in HTTP/1.1
     CHUNKED = 4                  # the body is chunked (RFC 9112 section 7.1)
@@ -71,7 +71,7 @@ cdef enum HttpFlag:
     UNTIL_CLOSE = 32             # responses: the body ends with the connection
     SWITCHED = 64                # responses: what follows is no HTTP, but the protocol or tunnel that was asked for
 
-cdef enum HttpExpect:            # of the request that a response answers
+cdef enum HttpExpect:            # bits, of the request that a response is for
     FOR_HEAD = 1                 # its method was HEAD
     FOR_CONNECT = 2              # CONNECT
     FOR_UPGRADE = 4              # it had an Upgrade field, so that 101 may come
@@ -99,9 +99,9 @@ cdef enum Phase:                 # what the next byte belongs to
 
 cdef struct HttpParser:          # 16 bytes, zero at first
     uint64_t body                # bytes of the body, or of this chunk, still to come
-    uint32_t scanned             # AT_HEAD: bytes of this head that hold no line end we have not looked at; 0 until it begins.
-                                 # In a chunked body: bytes of it so far, with all that frames it; of a response's, those
-                                 # since the last chunk's size
+    # AT_HEAD: bytes of this head that are known to end no further line; 0 until it begins. In a chunked body: bytes
+    # so far, with all that frames them; for a response, those since the last chunk's size.
+    uint32_t scanned
     uint16_t fields_at           # where the head's field lines begin, 0 while its first line is incomplete
     uint8_t phase                # Phase
     uint8_t blanks               # empty lines skipped before a request
@@ -123,7 +123,7 @@ cdef struct HttpRequest:         # slices point into the bytes given to http_nex
     Method method
     uint8_t minor                # HTTP/1.minor
     uint32_t flags               # HttpFlag
-    Slice line                   # the request line as it came; where none is whole, what there is of it before a control character
+    Slice line                   # the request line as it came; if incomplete, what precedes a control character
     Slice path                   # still escaped; every escape is well-formed, none is NUL or a slash
     Slice query                  # without its question mark
     Slice host
@@ -144,7 +144,9 @@ cdef struct HttpResponse:        # slices point into the bytes given to http_res
     HttpHead head
 
 cdef size_t http_next(HttpParser *p, const uint8_t *bytes, size_t n, HttpRequest *r) noexcept nogil
-cdef size_t http_response_next(HttpParser *p, uint32_t expect, const uint8_t *bytes, size_t n, HttpResponse *r) noexcept nogil
+cdef size_t http_response_next(
+    HttpParser *p, uint32_t expect, const uint8_t *bytes, size_t n, HttpResponse *r,
+) noexcept nogil
 cdef HttpEnd http_response_end(const HttpParser *p, size_t n) noexcept nogil
 cdef size_t http_unescape(Slice path, uint8_t *to) noexcept nogil
 cdef uint8_t *http_escape(uint8_t *to, Slice path) noexcept nogil
@@ -177,7 +179,7 @@ cdef inline Slice http_trimmed(const uint8_t *at, const uint8_t *end) noexcept n
     return Slice(at, end - at)
 
 cdef inline bint http_list_next(Slice *rest, Slice *item) noexcept nogil:
-    """Takes the next element off a comma-separated list, empty ones skipped (RFC 9110 section 5.6.1). False at its end."""
+    """Takes the next element off a comma-separated list, empty ones skipped (RFC 9110 section 5.6.1). False: none."""
     cdef const uint8_t *at = rest.at
     cdef const uint8_t *end = at + rest.n
     cdef const uint8_t *from_

@@ -13,7 +13,7 @@ A server drives it so:
     HTTP_FAIL      respond with request.status unless the request was responded to before its body came (parser.phase
                    tells), and close; not one byte more is read as a request
 
-And a client, where expect tells of the request that is being answered:
+And a client, where expect (HttpExpect) tells of the request that the response is for:
 
     used = http_response_next(parser, expect, bytes, n, &response)
     HTTP_MORE      as above
@@ -22,12 +22,12 @@ And a client, where expect tells of the request that is being answered:
     HTTP_BODY      some of its body, in response.body
     HTTP_FAIL      close; response.fault says why
 
-In both, the message is complete, and the parser is ready for the next one, where parser.phase is AT_HEAD after an event.
-When the server has closed the connection, http_response_end says what that means.
+A message is complete, and the parser ready for the next one, where parser.phase is AT_HEAD after an event. When the
+server has closed the connection, http_response_end says what that means.
 
-HTTP_BODY changes kind and body alone: whatever else HTTP_REQUEST or HTTP_RESPONSE has set stays as it is until the next
-head, through the trailers too. HTTP_FAIL inside a body changes kind and status, or kind and fault. The slices of the head
-point into the bytes that it was parsed from: a caller that wants them after those are gone has to copy the head.
+Fields that survive: HTTP_BODY changes kind and body alone. Whatever else HTTP_REQUEST or HTTP_RESPONSE has set stays as
+it is until the next head is parsed, through the trailers too. HTTP_FAIL inside a body changes kind, body and status, or
+fault. The slices of the head point into the bytes that it was parsed from: to use them later, copy the head.
 
 Invariants: an HttpParser is 16 bytes. A line is judged when it is whole, except that a control character or a
 line too long is judged at once; so a head gives the same event however it was cut. Of a body that is cut differently
@@ -104,10 +104,10 @@ from c1m.buf cimport (
 
 cdef enum:
     LINE_OPEN = 1                # in place of a status: the line is not whole yet
-    SAW_CLOSE = 1 << 8           # HttpHead.options: named by Connection,
-    SAW_KEEP_ALIVE = 1 << 9
-    SAW_UPGRADE = 1 << 10
-    SAW_WEBSOCKET = 1 << 11      # and websocket by Upgrade
+    SAW_CLOSE = 1 << 8           # HttpHead.options: named by Connection
+    SAW_KEEP_ALIVE = 1 << 9      # likewise
+    SAW_UPGRADE = 1 << 10        # likewise
+    SAW_WEBSOCKET = 1 << 11      # named by Upgrade
 
 static_assert(sizeof(HttpParser) == 16)
 
@@ -322,7 +322,7 @@ cdef inline bint escape_ok(const uint8_t *at, const uint8_t *end) noexcept nogil
 
 
 cdef bint literal_ok(const uint8_t *at, const uint8_t *end) noexcept nogil:
-    """IPv6address / "v" 1*HEXDIG "." 1*( unreserved / sub-delims / ":" ): what brackets hold (RFC 3986 section 3.2.2)."""
+    """IPv6address / "v" 1*HEXDIG "." 1*( unreserved / sub-delims / ":" ), within brackets (RFC 3986 section 3.2.2)."""
     cdef const uint8_t *from_ = at + 1
     if at == end or at[0] | 0x20 != c'v':
         return ipv6_ok(at, end)
@@ -388,14 +388,15 @@ cdef bint ipv4_ok(const uint8_t *at, const uint8_t *end) noexcept nogil:
     return at == end
 
 
-
 # ---- responses ----
 
-cdef size_t http_response_next(HttpParser *p, uint32_t expect, const uint8_t *bytes, size_t n, HttpResponse *r) noexcept nogil:
+cdef size_t http_response_next(
+    HttpParser *p, uint32_t expect, const uint8_t *bytes, size_t n, HttpResponse *r,
+) noexcept nogil:
     """Finds the next event in bytes[:n]; returns how many bytes it used up, with HTTP_MORE none.
 
-    expect: of the request whose response this is, HttpExpect; of no account inside a body. Behind a response with
-    SWITCHED it finds nothing any more.
+    expect: HttpExpect, of the request that this response is for; used for a head only. After a response with SWITCHED
+    every call returns 0 with HTTP_MORE.
     """
     cdef size_t used = 0
     cdef int status = 0
@@ -426,8 +427,9 @@ cdef HttpEnd http_response_end(const HttpParser *p, size_t n) noexcept nogil:
     return END_BETWEEN if p.phase == AFTER_SWITCH or (p.phase == AT_HEAD and n == 0) else END_CUT
 
 
-cdef size_t response_parse(HttpParser *p, uint32_t expect, const uint8_t *start, const uint8_t *end, HttpResponse *r,
-                           int *failed) noexcept nogil:
+cdef size_t response_parse(
+    HttpParser *p, uint32_t expect, const uint8_t *start, const uint8_t *end, HttpResponse *r, int *failed,
+) noexcept nogil:
     """Parses a head from its first byte. If it is whole, sets r.kind and p.phase and returns its length.
 
     Else returns 0; failed is LINE_OPEN, or the status that a request would fail with.
@@ -525,7 +527,6 @@ cdef inline int line_state(const uint8_t *stop, const uint8_t *end) noexcept nog
     return 0 if stop[1] == LF else 400
 
 
-
 cdef inline int version_parse(const uint8_t *at, uint8_t *minor) noexcept nogil:
     """The eight characters of a version (RFC 9112 section 2.3). 0 or the status to fail with."""
     if memcmp(at, b"HTTP/", 5) != 0 or not (CLASS[at[5]] & DIGIT and at[6] == c'.' and CLASS[at[7]] & DIGIT):
@@ -539,7 +540,9 @@ cdef inline void head_clear(HttpHead *h) noexcept nogil:
     h.count = 0
 
 
-cdef inline int fields_parse(const uint8_t *at, const uint8_t *end, HttpHead *h, const uint8_t **stopped) noexcept nogil:
+cdef inline int fields_parse(
+    const uint8_t *at, const uint8_t *end, HttpHead *h, const uint8_t **stopped,
+) noexcept nogil:
     """Parses field lines from at on, to the empty line behind them. 0, LINE_OPEN or the status to fail with.
 
     stopped: where the last line's text ends, or as much of it as there is.
@@ -599,7 +602,6 @@ cdef inline int field_line(const uint8_t *at, const uint8_t *stop, HttpHead *h) 
     return 0
 
 
-
 cdef inline FieldId field_id(const uint8_t *name, size_t n) noexcept nogil:
     if n == 4:
         return HOST_FIELD if same_letters(name, b"host", n) else OTHER_FIELD
@@ -614,7 +616,9 @@ cdef inline FieldId field_id(const uint8_t *name, size_t n) noexcept nogil:
     if n == 7:
         return UPGRADE if same_letters(name, b"upgrade", n) else OTHER_FIELD
     if n == 8:
-        return IF_RANGE if same_letters(name, b"if-range", n) else IF_MATCH if same_letters(name, b"if-match", n) else OTHER_FIELD
+        if same_letters(name, b"if-range", n):
+            return IF_RANGE
+        return IF_MATCH if same_letters(name, b"if-match", n) else OTHER_FIELD
     if n == 10:
         return CONNECTION if same_letters(name, b"connection", n) else OTHER_FIELD
     if n == 13:
@@ -658,7 +662,7 @@ cdef inline void options_read(HttpHead *h, const Field *field) noexcept nogil:
 
 
 cdef inline uint32_t connection_flags(const HttpHead *h, uint8_t minor) noexcept nogil:
-    """KEEP_ALIVE and WANTS_WEBSOCKET, as Connection and Upgrade have it (RFC 9112 section 9.3, RFC 9110 section 7.8)."""
+    """KEEP_ALIVE and WANTS_WEBSOCKET, by Connection and Upgrade (RFC 9112 section 9.3, RFC 9110 section 7.8)."""
     cdef uint32_t flags = 0
     if not h.options & SAW_CLOSE and (minor >= 1 or h.options & SAW_KEEP_ALIVE):
         flags = KEEP_ALIVE
@@ -717,20 +721,21 @@ cdef inline const uint8_t *token_end(const uint8_t *at, const uint8_t *stop) noe
 
 
 cdef inline const uint8_t *quoted_end(const uint8_t *from_, const uint8_t *stop) noexcept nogil:
-    """Behind the quoted-string (RFC 9110 section 5.6.4) whose first quote is at from_; from_ itself if it has no second."""
+    """The end of the quoted-string (RFC 9110 section 5.6.4) that begins at from_; from_ if it is not closed."""
     cdef const uint8_t *at = from_ + 1
     while at < stop and at[0] != c'"':
         at += 2 if at[0] == c'\\' else 1
     return at + 1 if at < stop else from_
 
 
-
 # ---- bodies, of either ----
 
-cdef size_t body_next(HttpParser *p, const uint8_t *bytes, size_t n, bint bounded, Slice *body, int *failed) noexcept nogil:
-    """The next run of a body's data, past what frames it, and how many bytes both were; 0 if nothing is whole.
+cdef size_t body_next(
+    HttpParser *p, const uint8_t *bytes, size_t n, bint bounded, Slice *body, int *failed,
+) noexcept nogil:
+    """Sets body to the next run of a body's data; returns how many bytes it took, with what frames it.
 
-    bounded: it is a request's, and may have MAX_BODY bytes. failed: 0 or the status to fail with; then nothing is used.
+    bounded: it is a request's, of MAX_BODY bytes at most. failed: 0, or the status to fail with; then it returns 0.
     """
     cdef const uint8_t *at = bytes
     cdef const uint8_t *end = bytes + n
@@ -812,7 +817,7 @@ cdef bint extensions_ok(const uint8_t *at, const uint8_t *stop) noexcept nogil:
 # ---- paths ----
 
 cdef size_t http_unescape(Slice path, uint8_t *to) noexcept nogil:
-    """Writes a request's path with its escapes decoded and runs of slashes made one; returns its length, at most path.n."""
+    """Writes a request's path with escapes decoded and runs of slashes made one; returns its length, path.n or less."""
     cdef size_t i = 0, n = 0
     cdef uint8_t c
     while i < path.n:

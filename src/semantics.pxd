@@ -14,7 +14,7 @@ cdef struct ByteRange:           # bytes first to last, both included
     int64_t first, last
 
 cdef int http_precondition(const HttpRequest *r, Slice etag, int64_t mtime) noexcept nogil
-cdef int http_ranges(const HttpRequest *r, Slice etag, int64_t mtime, int64_t size, ByteRange *spans) noexcept nogil
+cdef int http_ranges(const HttpRequest *r, Slice etag, int64_t mtime, int64_t size, ByteRange *ranges) noexcept nogil
 cdef uint32_t http_codings(const HttpRequest *r) noexcept nogil
 cdef int http_accepts(const HttpRequest *r, const char *type) noexcept nogil
 cdef int64_t http_date_parse(Slice text) noexcept nogil

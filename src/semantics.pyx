@@ -16,6 +16,9 @@ from c1m.http cimport (
     FieldId, HttpRequest, has, http_is_word, http_list_next, http_trimmed, twice, value_of,
 )
 
+cdef extern from *:
+    uint64_t MAX_POSITION "(UINT64_C(1) << 60)"      # in a range; past the end of any file
+
 
 # ---- conditionals and ranges (RFC 9110 sections 13 and 14) ----
 
@@ -56,7 +59,7 @@ cdef bint etag_listed(const HttpRequest *r, FieldId id, Slice etag, bint weakly)
 
 
 cdef bint etag_next(Slice *rest, Slice *tag, bint *weak) noexcept nogil:
-    """Takes the next entity tag off a list: its quoted part, and whether W/ stood before it. False at the end or at a fault."""
+    """Takes the next entity tag off a list: its quoted part, and whether it is weak. False at the end or a fault."""
     cdef const uint8_t *at = rest.at
     cdef const uint8_t *end = at + rest.n
     cdef const uint8_t *from_
@@ -79,11 +82,12 @@ cdef bint etag_next(Slice *rest, Slice *tag, bint *weak) noexcept nogil:
     return True
 
 
-cdef int http_ranges(const HttpRequest *r, Slice etag, int64_t mtime, int64_t size, ByteRange *spans) noexcept nogil:
-    """What a GET's Range and If-Range select of size bytes: how many spans (at most MAX_RANGES), in the order asked for.
+cdef int http_ranges(const HttpRequest *r, Slice etag, int64_t mtime, int64_t size, ByteRange *ranges) noexcept nogil:
+    """The ranges of size bytes that a GET's Range and If-Range select; returns how many, 1 to MAX_RANGES.
 
+    They are in the order asked for.
     0: send it all, for there is no Range, or it is malformed or in another unit, or If-Range does not hold, or the
-    spans are more than MAX_RANGES or together longer than the whole (RFC 9110 section 17.15).
+    ranges are more than MAX_RANGES or together longer than the whole (RFC 9110 section 17.15).
     -1: none of it can be satisfied, 416.
     """
     cdef Slice rest, item
@@ -100,13 +104,13 @@ cdef int http_ranges(const HttpRequest *r, Slice etag, int64_t mtime, int64_t si
     while http_list_next(&rest, &item):
         if count == MAX_RANGES:
             return 0
-        kind = span_parse(item, size, &spans[count])
+        kind = range_parse(item, size, &ranges[count])
         if kind < 0:
             return 0
         if kind == 0:
             refused += 1
             continue
-        total += spans[count].last - spans[count].first + 1
+        total += ranges[count].last - ranges[count].first + 1
         count += 1
     if count == 0:
         return -1 if refused else 0
@@ -114,7 +118,7 @@ cdef int http_ranges(const HttpRequest *r, Slice etag, int64_t mtime, int64_t si
 
 
 cdef bint if_range_holds(const HttpRequest *r, Slice etag, int64_t mtime) noexcept nogil:
-    """Whether If-Range is one strong entity tag, or date, and that of what is there (RFC 9110 section 13.1.5)."""
+    """Whether If-Range is this strong entity tag, or exactly this time (RFC 9110 section 13.1.5)."""
     cdef Slice value = value_of(r, IF_RANGE)
     cdef int64_t date
     if twice(r, IF_RANGE):
@@ -125,8 +129,8 @@ cdef bint if_range_holds(const HttpRequest *r, Slice etag, int64_t mtime) noexce
     return date >= 0 and date == mtime
 
 
-cdef int span_parse(Slice spec, int64_t size, ByteRange *span) noexcept nogil:
-    """first-last, first- or -suffix (RFC 9110 section 14.1.2): 1, or 0 if size bytes have none of it, -1 if malformed."""
+cdef int range_parse(Slice spec, int64_t size, ByteRange *range) noexcept nogil:
+    """first-last, first- or -suffix (RFC 9110 section 14.1.2): 1, 0 if size bytes have none of it, -1 if malformed."""
     cdef const uint8_t *at = spec.at
     cdef const uint8_t *end = at + spec.n
     cdef uint64_t a = 0, b = <uint64_t>size
@@ -137,27 +141,26 @@ cdef int span_parse(Slice spec, int64_t size, ByteRange *span) noexcept nogil:
     if at == spec.at:
         if not position(Slice(at + 1, end - at - 1), &b):
             return -1
-        span.first = size - <int64_t>b if b < <uint64_t>size else 0
-        span.last = size - 1
+        range.first = size - <int64_t>b if b < <uint64_t>size else 0
+        range.last = size - 1
         return b != 0 and size != 0
     if not position(Slice(spec.at, at - spec.at), &a):
         return -1
     if at + 1 < end and (not position(Slice(at + 1, end - at - 1), &b) or b < a):
         return -1
-    span.first = <int64_t>a
-    span.last = min(<int64_t>b, size - 1)
+    range.first = <int64_t>a
+    range.last = min(<int64_t>b, size - 1)
     return a < <uint64_t>size
 
 
 cdef inline bint position(Slice digits, uint64_t *out) noexcept nogil:
-    """Like number, but of any length (RFC 9110 section 14.1.1 sets no bound): past the end of any file, far is far enough."""
-    cdef uint64_t far = <uint64_t>1 << 60
+    """1 or more decimal digits and nothing else; at most MAX_POSITION, for section 14.1.1 sets no bound."""
     cdef size_t i
     out[0] = 0
     for i in range(digits.n):
         if not CLASS[digits.at[i]] & DIGIT:
             return False
-        out[0] = min(out[0] * 10 + (digits.at[i] - c'0'), far)
+        out[0] = min(out[0] * 10 + (digits.at[i] - c'0'), MAX_POSITION)
     return digits.n != 0
 
 
@@ -220,8 +223,10 @@ cdef uint32_t http_codings(const HttpRequest *r) noexcept nogil:
 
 
 cdef int http_accepts(const HttpRequest *r, const char *type) noexcept nogil:
-    """How gladly a client takes a media type: four times its weight in thousandths, and ACCEPTS_NAMED, or 2 or 1 if it is
-    named only by "type/*" or "*/*", the closest of which counts (RFC 9110 section 12.5.1). 0: not at all.
+    """How far Accept prefers a media type (RFC 9110 section 12.5.1): 0 if not acceptable, else 4 * weight + closeness.
+
+    The weight is in thousandths, that of the closest media range; closeness is ACCEPTS_NAMED for the type itself, 2 for
+    "type/*", 1 for "*/*".
     """
     cdef Slice rest, item
     cdef int i, named, best = 0, weight = 0
@@ -237,7 +242,7 @@ cdef int http_accepts(const HttpRequest *r, const char *type) noexcept nogil:
 
 
 cdef int named_by(Slice range, const char *type) noexcept nogil:
-    """How closely a media range names a media type, as http_accepts has it; 0 for not at all."""
+    """The closeness of http_accepts with which a media range names a media type; 0 if it does not."""
     if http_is_word(range, type):
         return ACCEPTS_NAMED
     if range.n < 3 or range.at[range.n - 1] != c'*' or range.at[range.n - 2] != c'/':
@@ -296,10 +301,10 @@ cdef inline int64_t days_from_civil(int64_t year, int64_t month, int64_t day) no
 cdef void http_date(int64_t seconds, uint8_t *to) noexcept nogil:
     """Writes the DATE_SIZE characters of an IMF-fixdate: "Sun, 06 Nov 1994 08:49:37 GMT".
 
-    seconds: of Unix time. What lies before 1970 or after 9999, as a file's time may, becomes their first or last second.
+    seconds: Unix time. A time before 1970 or after 9999 becomes the first or last second of that span.
     """
     cdef int64_t days, left, year, month, of_year
-    seconds = max(0, min(seconds, <int64_t>253402300799)) # 31 Dec 9999 23:59:59
+    seconds = max(0, min(seconds, <int64_t>253402300799))  # 31 Dec 9999 23:59:59
     days, left = seconds // 86400, seconds % 86400
     year = 1970 + days // 366                             # at or a little before the right one
     while days_from_civil(year + 1, 1, 1) <= days:
@@ -353,7 +358,9 @@ cdef int64_t http_date_parse(Slice text) noexcept nogil:
         i = 0
         while i < text.n and at[i] != c',':
             i += 1
-        if i < 6 or i > 9 or text.n != i + 24 or at[i + 1] != SP or at[i + 4] != c'-' or at[i + 8] != c'-' or at[i + 11] != SP:
+        if i < 6 or i > 9 or text.n != i + 24:
+            return -1
+        if at[i + 1] != SP or at[i + 4] != c'-' or at[i + 8] != c'-' or at[i + 11] != SP:
             return -1
         day, month, year = two(at + i + 2), month_of(at + i + 5), two(at + i + 9)
         if year >= 0:

@@ -7,9 +7,9 @@ from c1m.buf cimport Block, Slice, block_copy, block_new, block_unref, find_cont
 from c1m.coding cimport CODINGS
 from c1m.http cimport (
     AT_HEAD, CHUNKED, END_BETWEEN, END_OF_BODY, EXPECT_CONTINUE, EXPECT_UNKNOWN, FOR_CONNECT, FOR_HEAD, FOR_UPGRADE,
-    HTTP_BODY, HTTP_FAIL, HTTP_INTERIM, HTTP_MALFORMED, HTTP_MORE, HTTP_REQUEST, HTTP_RESPONSE, HTTP_TOO_LONG, KEEP_ALIVE, SWITCHED,
-    UNTIL_CLOSE, WANTS_WEBSOCKET, HttpEnd, HttpHead, HttpParser, HttpRequest, HttpResponse, http_next,
-    http_response_end, http_response_next, http_unescape,
+    HTTP_BODY, HTTP_FAIL, HTTP_INTERIM, HTTP_MALFORMED, HTTP_MORE, HTTP_REQUEST, HTTP_RESPONSE, HTTP_TOO_LONG,
+    KEEP_ALIVE, SWITCHED, UNTIL_CLOSE, WANTS_WEBSOCKET, HttpEnd, HttpHead, HttpParser, HttpRequest, HttpResponse,
+    http_next, http_response_end, http_response_next, http_unescape,
 )
 from c1m.semantics cimport (
     DATE_SIZE, MAX_RANGES, ByteRange, http_codings, http_date, http_date_parse, http_precondition,
@@ -111,13 +111,13 @@ cdef class Parser(Incremental):
 cdef class ResponseParser(Incremental):
     """The parser of responses: ("interim", {...}), ("response", {...}), ("body", data), ("end",) and ("fail", why).
 
-    methods: of the requests that are answered, in their order; behind the last of them GET. "UPGRADE" is a GET that had
-    an Upgrade field. ("end",) follows what is complete.
+    methods: of the requests, in their order, then GET for ever. "UPGRADE" is a GET that had an Upgrade field.
+    ("end",) follows a complete response.
     """
 
     cdef HttpResponse response
     cdef list methods
-    cdef bint under_way          # a final head was parsed, and its end was not told
+    cdef bint under_way          # a final head was parsed, and ("end",) has not followed yet
 
     def __cinit__(self, methods=()):
         self.methods = list(methods)
@@ -159,8 +159,9 @@ cdef class ResponseParser(Incremental):
 cdef set flags_of(uint32_t flags):
     return {
         name for name, bit in (
-            ("keep-alive", KEEP_ALIVE), ("websocket", WANTS_WEBSOCKET), ("chunked", CHUNKED), ("continue", EXPECT_CONTINUE),
-            ("expectation", EXPECT_UNKNOWN), ("until close", UNTIL_CLOSE), ("switched", SWITCHED),
+            ("keep-alive", KEEP_ALIVE), ("websocket", WANTS_WEBSOCKET), ("chunked", CHUNKED),
+            ("continue", EXPECT_CONTINUE), ("expectation", EXPECT_UNKNOWN), ("until close", UNTIL_CLOSE),
+            ("switched", SWITCHED),
         ) if flags & bit
     }
 
@@ -215,7 +216,7 @@ def format_date(int64_t seconds):
 
 
 def bench(str what, bytes data, long rounds):
-    """Rounds of one thing, for bench/engines.py. The result is of no use, but keeps the compiler from leaving it out."""
+    """Rounds of one thing, for bench/engines.py. The result only keeps the compiler from leaving the work out."""
     cdef int kind = ["head", "precondition", "ranges", "coding", "date in", "date out", "response"].index(what)
     cdef HttpParser state
     cdef HttpRequest request
