@@ -152,7 +152,8 @@ cdef size_t request_parse(HttpParser *p, const uint8_t *start, const uint8_t *en
     head_clear(&r.head)
     status = 414 if stop - start > MAX_REQUEST_LINE else line_state(stop, end)
     if status != LINE_OPEN:
-        fault = request_line(start, stop, r)    # even of a line too long: an error to HEAD has no body
+        # Parsed even if it is too long: for HEAD the error response has no body.
+        fault = request_line(start, stop, r)
         status = status if status else fault
     if status == 0:
         p.fields_at = <uint16_t>(stop + 2 - start)
