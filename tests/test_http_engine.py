@@ -424,6 +424,9 @@ def test_coding(case):
 
 def test_only_what_is_there_is_chosen():
     assert choose(b"gzip, br, zstd", ["gzip"]) == "gzip"
+    for browser in (b"gzip, deflate, br, zstd", b"gzip, deflate, br", b"gzip, deflate"):
+        for there in itertools.chain.from_iterable(itertools.combinations(CODINGS, n) for n in range(4)):
+            choose(browser, there)
     assert choose(b"br, zstd", ["gzip"]) == "identity"
     assert choose(b"*", []) == "identity"
     assert _probe_http.choose(request(), CODINGS) == "identity"
