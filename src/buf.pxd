@@ -12,7 +12,7 @@ cdef extern from *:
     """
     #include <unistd.h>
 
-    #define C1M_STATIC_ASSERT(holds) _Static_assert(holds, #holds)
+    #define C1M_STATIC_ASSERT(condition) _Static_assert(condition, #condition)
 
     /* Character classes of RFC 9110 section 5.6.2 and RFC 3986, one bit each. */
     enum { C1M_TOKEN = 1, C1M_DIGIT = 2, C1M_HEX = 4, C1M_TARGET = 8, C1M_HOST = 16, C1M_ALNUM = 32 };
@@ -68,7 +68,7 @@ cdef extern from *:
     uint64_t bswap64 "__builtin_bswap64"(uint64_t) noexcept nogil
     int ctz64 "__builtin_ctzll"(uint64_t) noexcept nogil
     int BIG_ENDIAN_HOST "(__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__)"
-    void static_assert "C1M_STATIC_ASSERT"(bint holds) noexcept nogil      # of a constant, by the C compiler
+    void static_assert "C1M_STATIC_ASSERT"(bint condition) noexcept nogil    # judged by the C compiler
 
 
 cdef struct Slice:           # bytes in somebody else's buffer
