@@ -17,7 +17,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from c1m import http, ws
+from c1m import _probe_ws as ws
+from c1m import http
 
 RUNS = 5
 TEXT, BINARY = 1, 2

@@ -38,7 +38,7 @@ Strictness:
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from c1m.buf cimport ALNUM, CLASS, TOP_BITS, Block, block_copy, block_unref, block_new, load32, load64, load_be16, load_be64, store64
+from c1m.buf cimport ALNUM, CLASS, TOP_BITS, load32, load64, load_be16, load_be64, store64
 
 cdef extern from "openssl/sha.h" nogil:
     unsigned char *SHA1(const unsigned char *bytes, size_t n, unsigned char *out) noexcept nogil
@@ -327,99 +327,6 @@ cdef void ws_accept(const uint8_t *key, uint8_t *to) noexcept nogil:
         for j in range(4):
             to[4 * i + j] = letters[three >> (18 - 6 * j) & 63]
     to[27] = c'='
-
-
-# ---- a window for tests and fuzzers ----
-
-cdef class Parser:
-    """The parser as Python sees it: feed(bytes) returns the events they complete."""
-
-    cdef WsParser state
-    cdef size_t limit
-    cdef bytes kept
-
-    def __cinit__(self, size_t limit=1 << 20, bint client=False, bint deflate=False):
-        ws_start(&self.state, (WS_CLIENT if client else WS_SERVER) | (WS_DEFLATE if deflate else 0))
-        self.limit = limit
-        self.kept = b""
-
-    def feed(self, bytes data):
-        """A list of ("data", opcode, first, last, payload), ("control", opcode, payload) and ("fail", code)."""
-        cdef WsEvent event
-        cdef size_t used = 0, n, step
-        cdef uint8_t *bytes_in
-        cdef Block *copy
-        cdef bytes payload
-        cdef list events = []
-        data = self.kept + data
-        n = len(data)
-        # An allocation of just this size, so that a sanitizer sees a read past the end.
-        copy = block_copy(<const uint8_t *>data, n)
-        if copy == NULL:
-            raise MemoryError
-        bytes_in = copy.data
-        while True:
-            step = ws_next(&self.state, self.limit, bytes_in + used, n - used, &event)
-            if event.kind == WS_MORE:
-                break
-            if event.kind == WS_FAIL:
-                events.append(("fail", event.code))
-                break
-            used += step
-            assert used <= n
-            if not ws_take(&self.state, &event, event.at):
-                events.append(("fail", <int>WS_INVALID_PAYLOAD))
-                break
-            payload = event.at[:event.n]
-            if event.kind == WS_CONTROL:
-                events.append(("control", event.opcode, payload))
-            else:
-                events.append(("data", event.opcode, event.first, event.last, payload))
-        self.kept = data[used:]
-        block_unref(copy)
-        return events
-
-
-def accept_key(bytes key):
-    """Sec-WebSocket-Accept for a Sec-WebSocket-Key, or None if the key is not the base64 of 16 bytes."""
-    cdef uint8_t to[28]
-    if not ws_key_ok(key, len(key)):
-        return None
-    ws_accept(key, to)
-    return to[:28]
-
-
-def close_code(bytes payload):
-    """The code in a close frame's payload; negative, the code with which to fail the connection."""
-    return ws_close_code(payload, len(payload))
-
-
-def frame_head(int opcode, uint64_t n):
-    """The header of a final, unmasked frame."""
-    cdef uint8_t to[WS_MAX_HEADER]
-    return to[:ws_head(to, opcode, n)]
-
-
-def bench(bytes data, long rounds):
-    """Rounds of parsing and taking the whole frames in data, for bench/engines.py. Returns how many there were."""
-    cdef WsParser state
-    cdef WsEvent event
-    cdef size_t n = len(data), used
-    cdef uint8_t *bytes_in = <uint8_t *>data
-    cdef Block *to = block_new(n)
-    cdef long i, frames = 0
-    if to == NULL:
-        raise MemoryError
-    ws_start(&state, WS_SERVER)
-    for i in range(rounds):
-        used = 0
-        while used < n:
-            used += ws_next(&state, n, bytes_in + used, n - used, &event)
-            if event.kind == WS_MORE or event.kind == WS_FAIL or not ws_take(&state, &event, to.data):
-                raise ValueError("not whole and well-formed frames")
-            frames += 1
-    block_unref(to)
-    return frames
 
 
 assert sizeof(WsParser) == 16

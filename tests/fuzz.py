@@ -32,7 +32,8 @@ import vectors
 from oracle import Event, HttpReader, Reader, WsReader, http_events, pieces, read, utf8_fault, ws_events
 from wire import BINARY, CLOSE, CONTINUATION, MASK, PING, PONG, TEXT, frame, message
 
-from c1m import files, http
+from c1m import _probe_files as files
+from c1m import http
 
 LONGEST = 50_000                     # bytes of an input: past every limit
 SHORT = 300                          # bytes of an input that is often used

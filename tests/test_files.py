@@ -14,7 +14,7 @@ from client import descriptors
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from c1m.files import Roots
+from c1m._probe_files import Roots
 
 TYPES = {"html": "text/html", "txt": "text/plain", "gz": "application/gzip"}
 CANARY = b"this is nobody's to read"
@@ -783,7 +783,7 @@ def test_no_path_leads_out(tree, openat2, parts):
 
 CROWDED = """
 import os, resource, sys
-from c1m.files import Roots
+from c1m._probe_files import Roots
 
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 roots = Roots([sys.argv[1]], {}, sys.argv[2] == "True")
