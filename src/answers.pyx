@@ -14,12 +14,9 @@ from libc.string cimport memcmp, memcpy, memset
 from c1m.accesslog cimport Line, line_copy, log_line, log_write
 from c1m.app cimport Answer, App, Mount
 from c1m.buf cimport Block, Slice, block_copy, put, put_number, put_text
-from c1m.files cimport (
-    FILE_BUSY, FILE_DIRECTORY, FILE_FOUND, MAX_PATH, File, FindResult, files_find, files_keep, files_sidecar,
-    files_sidecars,
-)
+from c1m.files cimport FILE_BUSY, FILE_DIRECTORY, FILE_FOUND, MAX_NAME, MAX_PATH, File, FindResult, files_find, files_keep
 from c1m.http cimport (
-    ACCEPTS_NAMED, ACCEPT_ENCODING, BROTLI, DATE_AT, DATE_SIZE, GET, GZIP, HEAD, MAX_HEAD, IDENTITY,
+    ACCEPTS_NAMED, ACCEPT_ENCODING, BROTLI, DATE_AT, DATE_SIZE, GET, GZIP, HEAD, MAX_HEAD, IDENTITY, ZSTD,
     IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE, ORIGIN, RANGE, MAX_RANGES, Coding, ByteRange, has, http_accepts, http_coding, http_connection, http_date, http_escape,
     http_head, http_length, http_precondition, http_ranges, http_text, http_text_size, http_validators, twice,
     value_of,
@@ -99,9 +96,9 @@ cdef bint answer_path(App *a, Conn *c, Slice path) noexcept nogil:
     if below.n == 0:
         answer_redirect(a, c, path)
         return True
-    found = files_find(&a.files, m.root, below, a.r.now_ms, &file)
+    found = files_find(&a.files, m.root, below, codings_of(a), a.r.now_ms, &file)
     if found == FILE_FOUND:
-        answer_file(a, c, variant_of(a, file))
+        answer_file(a, c, file)
     elif found == FILE_DIRECTORY:
         answer_redirect(a, c, path)
     elif found == FILE_BUSY:
@@ -113,19 +110,21 @@ cdef bint answer_path(App *a, Conn *c, Slice path) noexcept nogil:
     return True
 
 
-cdef inline File *variant_of(App *a, File *file) noexcept nogil:
-    """The file, or the encoded form of it that the client likes best."""
-    cdef File *encoded = NULL
-    cdef uint32_t there
-    cdef Coding coding
-    # Who names no coding gets the file itself: that needs no look for sidecars.
+cdef inline uint32_t codings_of(const App *a) noexcept nogil:
+    """What the client prefers to the file as it is, best first, as files_find takes it."""
+    cdef uint32_t codings = 0, available = 1 << <int>GZIP | 1 << <int>BROTLI | 1 << <int>ZSTD
+    cdef Coding best
+    cdef int shift = 0
     if not a.answer.mount.sidecars or not has(&a.request, ACCEPT_ENCODING):
-        return file
-    there = files_sidecars(&a.files, file, a.r.now_ms)
-    coding = http_coding(&a.request, there)      # a Coding and its Sidecar have the same number
-    if coding == IDENTITY or files_sidecar(&a.files, file, coding, a.r.now_ms, &encoded) != FILE_FOUND:
-        return file
-    return encoded
+        return 0
+    while available:
+        best = http_coding(&a.request, available)
+        if best == IDENTITY:
+            break
+        codings |= <uint32_t>best << shift
+        available &= ~(<uint32_t>1 << <int>best)
+        shift += 2
+    return codings
 
 
 # ---- answers with a file ----
@@ -252,9 +251,9 @@ cdef uint8_t *put_file_fields(const App *a, uint8_t *to, const File *file) noexc
     """What is said of a file in a 200, 206 and 304 alike, but for its type and length."""
     cdef const Mount *m = a.answer.mount
     cdef int i
-    if file.sidecar:
+    if file.coding:
         to = put_text(to, b"Content-Encoding: ")
-        to = put_text(to, b"gzip\r\n" if file.sidecar == GZIP else b"br\r\n" if file.sidecar == BROTLI else b"zstd\r\n")
+        to = put_text(to, b"gzip\r\n" if file.coding == GZIP else b"br\r\n" if file.coding == BROTLI else b"zstd\r\n")
     if m.sidecars:               # even where none are: they may come, and no answer may hang on what others have asked for
         to = put_text(to, b"Vary: Accept-Encoding\r\n")
     # A file may be of tomorrow, an answer may not say so (RFC 9110 section 8.8.2.1).
@@ -269,7 +268,7 @@ cdef uint8_t *put_file_fields(const App *a, uint8_t *to, const File *file) noexc
 
 cdef bint matches(const char *pattern, const File *file, Slice index) noexcept nogil:
     """Whether a file's path below its root fits a pattern: as a whole if the pattern begins with a slash, else its last name."""
-    cdef char[MAX_PATH + 256] path
+    cdef char[MAX_PATH + 1 + MAX_NAME] path
     cdef char *name = path
     cdef uint8_t *end = put(<uint8_t *>path, file.path, file.path_n)
     cdef size_t i
@@ -326,10 +325,10 @@ cdef void answer_absent(App *a, Conn *c, Slice path) noexcept nogil:
         return
     a.answer.by_accept = m != NULL and m.single_page and not names_file(path)
     if a.answer.by_accept and http_accepts(&a.request, b"text/html") & 3 == ACCEPTS_NAMED:
-        if files_find(&a.files, m.root, Slice(b"/", 1), a.r.now_ms, &file) == FILE_FOUND:
-            answer_file(a, c, variant_of(a, file))
+        if files_find(&a.files, m.root, Slice(b"/", 1), codings_of(a), a.r.now_ms, &file) == FILE_FOUND:
+            answer_file(a, c, file)
             return
-    if m != NULL and files_find(&a.files, m.root, Slice(b"/404.html", 9), a.r.now_ms, &file) == FILE_FOUND:
+    if m != NULL and files_find(&a.files, m.root, Slice(b"/404.html", 9), 0, a.r.now_ms, &file) == FILE_FOUND:
         head_end(a, put_length(a, put(put_type(head_begin(a, c, 404, 0), file), m.fields.at, m.fields.n), file.size))
         if a.request.method == GET:
             send_span(a, c, file, ByteRange(0, file.size - 1))

@@ -12,6 +12,8 @@ cdef extern from *:
     """
     #include <unistd.h>
 
+    #define C1M_STATIC_ASSERT(condition) _Static_assert(condition, #condition)
+
     /* Character classes of RFC 9110 section 5.6.2 and RFC 3986, one bit each. */
     enum { C1M_TOKEN = 1, C1M_DIGIT = 2, C1M_HEX = 4, C1M_TARGET = 8, C1M_HOST = 16, C1M_ALNUM = 32 };
     #define C1M_NAME (C1M_TOKEN | C1M_TARGET | C1M_HOST)
@@ -50,7 +52,6 @@ cdef extern from *:
         HOST "C1M_HOST"
         ALNUM "C1M_ALNUM"
     const uint8_t[256] CLASS "c1m_class"
-    uint64_t GOLDEN "0x9E3779B97F4A7C15ULL"       # 2**64 by the golden ratio
     uint64_t TOP_BITS "0x8080808080808080ULL"
     uint64_t EACH_BYTE "0x0101010101010101ULL"    # times a byte: that byte eight times
 
@@ -66,6 +67,7 @@ cdef extern from *:
     uint64_t bswap64 "__builtin_bswap64"(uint64_t) noexcept nogil
     int ctz64 "__builtin_ctzll"(uint64_t) noexcept nogil
     int BIG_ENDIAN_HOST "(__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__)"
+    void static_assert "C1M_STATIC_ASSERT"(bint condition) noexcept nogil    # judged by the C compiler
 
 
 cdef struct Slice:           # bytes in somebody else's buffer
@@ -143,22 +145,6 @@ cdef inline int hex_value(uint8_t c) noexcept nogil:
     if not CLASS[c] & HEX:
         return -1
     return c - c'0' if c <= c'9' else (c | 0x20) - c'a' + 10
-
-
-cdef inline uint64_t hashed(const uint8_t *p, size_t n, uint64_t seed) noexcept nogil:
-    """A multiplicative hash, for keys that strangers can't choose."""
-    cdef uint64_t h = seed ^ (n * GOLDEN), v
-    while n >= 8:
-        h = (h ^ load64(p)) * GOLDEN
-        h ^= h >> 32
-        p += 8
-        n -= 8
-    if n:
-        v = 0
-        memcpy(&v, p, n)
-        h = (h ^ v) * GOLDEN
-        h ^= h >> 32
-    return h
 
 
 # ---- blocks ----

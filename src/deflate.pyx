@@ -57,7 +57,7 @@ from libc.stdint cimport uint8_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memset, strlen
 
-from c1m.buf cimport CLASS, DIGIT, TOKEN, Block, Slice, block_unref, block_grown, block_new, put_number, put_text
+from c1m.buf cimport CLASS, DIGIT, TOKEN, Block, Slice, block_unref, block_grown, block_new, put_number, put_text, static_assert
 
 cdef extern from "zlib.h" nogil:
     enum:
@@ -401,4 +401,4 @@ cdef InflateResult inflater_feed(Inflater *i, const uint8_t *bytes, size_t n, si
     return INFLATE_OK
 
 
-assert sizeof(DeflateTerms) == 4
+static_assert(sizeof(DeflateTerms) == 4)

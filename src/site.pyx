@@ -796,8 +796,8 @@ cdef uint32_t publish(App *a, Slice name, Block *frame, uint64_t sender) noexcep
     a.packing = frame
     for i in range(topic.count):
         if i + 4 < topic.count:
-            prefetch(&a.r.table[topic.members[i + 4].who])
-        c = &a.r.table[topic.members[i].who]
+            prefetch(&a.r.table[topic.members[i + 4].subscriber])
+        c = &a.r.table[topic.members[i].subscriber]
         if sender and handle_of(a.r, c) == sender:
             continue
         frame_send(a, c, frame, TAG_TOPIC + topic.serial)

@@ -38,7 +38,7 @@ Strictness:
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from c1m.buf cimport ALNUM, CLASS, TOP_BITS, load32, load64, load_be16, load_be64, store64
+from c1m.buf cimport ALNUM, CLASS, TOP_BITS, load32, load64, load_be16, load_be64, static_assert, store64
 
 cdef extern from "openssl/sha.h" nogil:
     unsigned char *SHA1(const unsigned char *bytes, size_t n, unsigned char *out) noexcept nogil
@@ -329,4 +329,4 @@ cdef void ws_accept(const uint8_t *key, uint8_t *to) noexcept nogil:
     to[27] = c'='
 
 
-assert sizeof(WsParser) == 16
+static_assert(sizeof(WsParser) == 16)
