@@ -94,6 +94,9 @@ cdef inline uint32_t load32(const void *p) noexcept nogil:
     memcpy(&v, p, 4)
     return v
 
+cdef inline void store32(void *p, uint32_t v) noexcept nogil:
+    memcpy(p, &v, 4)
+
 cdef inline uint16_t load_be16(const void *p) noexcept nogil:
     cdef uint16_t v
     memcpy(&v, p, 2)

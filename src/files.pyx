@@ -376,7 +376,7 @@ cdef inline bint older(const timespec *time, const File *file) noexcept nogil:
 
 
 cdef int files_directory(Files *f, int root, Slice path) noexcept nogil:
-    """Opens the directory that a path with a slash at its end names, for reading. The descriptor, or a negated errno."""
+    """Opens for reading the directory named by a path that ends with a slash. The descriptor, or a negated errno."""
     cdef char[MAX_PATH + 1] name
     if path.n > MAX_PATH or hidden(path):
         return -ENOENT
@@ -560,7 +560,7 @@ cdef Block *block_read(int fd, size_t n) noexcept nogil:
 
 
 cdef Block *body_of(int fd, const stat_t *stat) noexcept nogil:
-    """A small file's contents, or a larger one's descriptor, which is then the block's to close. NULL: memory is out."""
+    """A small file's contents, or a larger one's descriptor, which the block then closes. NULL: memory is out."""
     cdef Block *block
     if stat.st_size > MAX_SMALL:
         block = block_new(0)

@@ -72,8 +72,8 @@ from c1m.topics cimport (
 from c1m.ws cimport (
     WS_ABNORMAL, WS_BINARY, WS_CLOSE, WS_CONTROL, WS_MAX_CONTROL, WS_DEFLATE, WS_FAIL, WS_GOING_AWAY, WS_MAX_HEADER,
     WS_INTERNAL_ERROR, WS_INVALID_PAYLOAD, WS_MORE, WS_NO_STATUS, WS_PING, WS_PONG, WS_RSV1, WS_SERVER, WS_TEXT,
-    WS_TOO_BIG, WS_TRY_AGAIN_LATER, WsEvent, WsParser, ws_accept, ws_close_code, ws_head, ws_head_size,
-    ws_key_ok, ws_next, ws_start, ws_take, ws_text_ok,
+    WS_TOO_BIG, WS_TRY_AGAIN_LATER, WsEvent, WsParser, ws_accept, ws_close_code, ws_header,
+    ws_header_size, ws_key_ok, ws_next, ws_start, ws_take, ws_text_ok,
 )
 
 cdef extern from *:
@@ -131,7 +131,7 @@ cdef void site_expired(void *app, Conn *c) noexcept nogil:
     elif c.state == WEBSOCKET or c.flags & HELD:
         # Who is held has its pong unread; but where the peer is no more, the ping finds out.
         c.state = WEBSOCKET if c.flags & HELD else WEBSOCKET_PINGED
-        conn_wrote(a.r, ws_head(conn_room(a.r, c, WS_MAX_HEADER), WS_PING, 0))
+        conn_wrote(a.r, ws_header(conn_room(a.r, c, WS_MAX_HEADER), WS_PING, 0))
         conn_deadline(a.r, c, route_of(a, c).ping_timer if c.flags & HELD else route_of(a, c).pong_timer)
     else:
         ws_fail(a, c, WS_INTERNAL_ERROR)
@@ -467,7 +467,7 @@ cdef inline void ws_echo(App *a, Conn *c, WsParser *parser, const WsEvent *event
         return
     if event.first and event.last:
         to = conn_room(a.r, c, WS_MAX_HEADER + event.n)
-        head = ws_head(to, event.opcode, event.n)
+        head = ws_header(to, event.opcode, event.n)
         if not ws_take(parser, event, to + head):
             ws_fail(a, c, WS_INVALID_PAYLOAD)
             return
@@ -480,8 +480,8 @@ cdef inline void ws_echo(App *a, Conn *c, WsParser *parser, const WsEvent *event
     elif event.last:
         message = slot[0]
         slot[0] = NULL
-        head = ws_head_size(message.size - WS_MAX_HEADER)
-        ws_head(message.data + WS_MAX_HEADER - head, event.opcode, message.size - WS_MAX_HEADER)
+        head = ws_header_size(message.size - WS_MAX_HEADER)
+        ws_header(message.data + WS_MAX_HEADER - head, event.opcode, message.size - WS_MAX_HEADER)
         conn_send(a.r, c, message, WS_MAX_HEADER - head, message.size - WS_MAX_HEADER + head)
         block_unref(message)
         a.messages += 1
@@ -596,7 +596,7 @@ cdef Block *packed_new(App *a, Conn *c, uint8_t opcode, const uint8_t *bytes, si
         return NULL
     # The header is as long as the payload has it: the payload moves up to it.
     n = packed.size - WS_MAX_HEADER
-    head = ws_head(packed.data, opcode | WS_RSV1, n)
+    head = ws_header(packed.data, opcode | WS_RSV1, n)
     memmove(packed.data + head, packed.data + WS_MAX_HEADER, n)
     packed.size = head + n
     return packed
@@ -674,7 +674,7 @@ cdef void ws_control(App *a, Conn *c, WsParser *parser, const WsEvent *event) no
         # Not each must be answered (section 5.5.3), and who has so many answers to read gets no more of them.
         if c.state != WEBSOCKET_CLOSING and conn_backlog(c) <= route_of(a, c).max_backlog + MAX_UNSENT:
             to = conn_room(a.r, c, WS_MAX_HEADER + event.n)
-            head = ws_head(to, WS_PONG, event.n)
+            head = ws_header(to, WS_PONG, event.n)
             memcpy(to + head, payload, event.n)
             conn_wrote(a.r, head + event.n)
         return
@@ -694,7 +694,7 @@ cdef void ws_close(App *a, Conn *c, int code) noexcept nogil:
     cdef uint8_t *to = conn_room(a.r, c, WS_MAX_HEADER + 2)
     cdef size_t n = 0 if code == WS_NO_STATUS else 2
     py_closing(a, c, code, NULL, 0)
-    conn_wrote(a.r, ws_head(to, WS_CLOSE, n) + n)
+    conn_wrote(a.r, ws_header(to, WS_CLOSE, n) + n)
     if n:
         store_be16(to + 2, code)
     closing(a, c)
@@ -720,7 +720,7 @@ cdef Block *frame_new(uint8_t opcode, const void *bytes, size_t n) noexcept nogi
     """A whole frame, to be shared by all who get it; NULL: memory is out."""
     cdef Block *frame = block_new(WS_MAX_HEADER + n)
     if frame != NULL:
-        frame.size = ws_head(frame.data, opcode, n)
+        frame.size = ws_header(frame.data, opcode, n)
         memcpy(frame.data + frame.size, bytes, n)
         frame.size += n
     return frame
@@ -1501,7 +1501,7 @@ cdef class WebSocket:
 cdef inline void outbox_write(Reactor *r, Conn *c, uint8_t opcode, const void *bytes, size_t n) noexcept:
     """A frame among the answers of the visit."""
     cdef uint8_t *to = conn_room(r, c, WS_MAX_HEADER + n)
-    cdef size_t head = ws_head(to, opcode, n)
+    cdef size_t head = ws_header(to, opcode, n)
     memcpy(to + head, bytes, n)
     conn_wrote(r, head + n)
 

@@ -149,7 +149,8 @@ WS = Target(
     check_ws,
     [
         options_of(case) + case.data
-        for table in [*vectors.WS.values(), vectors.WS_NORMAL] for case in table.values()
+        for table in [*vectors.WS.values(), vectors.WS_NORMAL] for each in table.values()
+        for case in (each, vectors.other_role(each))
     ],
     [
         *(bytes([a, b]) + MASK for a in (0, 1, 2, 0x80, 0x81, 0x88, 0x89) for b in (0x80, 0x81, 0x85, 0xFD)),

@@ -2,10 +2,11 @@
 
 from libc.stdint cimport uint8_t, uint64_t
 
-from c1m.buf cimport Block, block_copy, block_new, block_unref
+from c1m.buf cimport Block, block_copy, block_new, block_unref, load32
 from c1m.ws cimport (
-    WS_CLIENT, WS_CONTROL, WS_DEFLATE, WS_FAIL, WS_INVALID_PAYLOAD, WS_MAX_HEADER, WS_MORE, WS_SERVER, WsEvent,
-    WsParser, ws_accept, ws_close_code, ws_head, ws_key_ok, ws_next, ws_start, ws_take,
+    WS_ACCEPT_SIZE, WS_CLIENT, WS_CONTROL, WS_DEFLATE, WS_FAIL, WS_INVALID_PAYLOAD, WS_MAX_HEADER, WS_MAX_HEADER_MASKED,
+    WS_MORE, WS_SERVER, WsEvent, WsParser, ws_accept, ws_accept_ok, ws_close_code, ws_header, ws_header_masked,
+    ws_header_size, ws_key_ok, ws_mask, ws_next, ws_start, ws_take,
 )
 
 
@@ -60,11 +61,11 @@ cdef class Parser:
 
 def accept_key(bytes key):
     """Sec-WebSocket-Accept for a Sec-WebSocket-Key, or None if the key is not the base64 of 16 bytes."""
-    cdef uint8_t to[28]
+    cdef uint8_t to[WS_ACCEPT_SIZE]
     if not ws_key_ok(key, len(key)):
         return None
     ws_accept(key, to)
-    return to[:28]
+    return to[:WS_ACCEPT_SIZE]
 
 
 def close_code(bytes payload):
@@ -72,10 +73,38 @@ def close_code(bytes payload):
     return ws_close_code(payload, len(payload))
 
 
-def frame_head(int opcode, uint64_t n):
-    """The header of a final, unmasked frame."""
-    cdef uint8_t to[WS_MAX_HEADER]
-    return to[:ws_head(to, opcode, n)]
+def accept_ok(bytes key, bytes accept):
+    """Whether Sec-WebSocket-Accept answers a Sec-WebSocket-Key."""
+    return ws_accept_ok(key, accept, len(accept))
+
+
+def header(int opcode, uint64_t n, bytes key=None):
+    """The header of a final frame, masked if there is a key of 4 bytes."""
+    cdef uint8_t to[WS_MAX_HEADER_MASKED]
+    cdef size_t size
+    if key is not None:
+        size = ws_header_masked(to, opcode, n, load32(<const uint8_t *>key))
+        assert size <= WS_MAX_HEADER_MASKED
+    else:
+        size = ws_header(to, opcode, n)
+        assert size == ws_header_size(n) and size <= WS_MAX_HEADER
+    return to[:size]
+
+
+def masked(bytes payload, bytes key, bint in_place=False):
+    """The payload of a masked frame."""
+    # Allocations of just this size, so that a sanitizer sees an access past the end.
+    cdef Block *copy = block_copy(<const uint8_t *>payload, len(payload))
+    cdef Block *to = block_new(len(payload))
+    cdef uint8_t *written
+    if copy == NULL or to == NULL:
+        raise MemoryError
+    written = &copy.data[0] if in_place else &to.data[0]
+    ws_mask(written, copy.data, copy.size, load32(<const uint8_t *>key))
+    result = written[:copy.size]
+    block_unref(copy)
+    block_unref(to)
+    return result
 
 
 def bench(bytes data, long rounds):
