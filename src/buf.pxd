@@ -127,7 +127,8 @@ cdef inline const uint8_t *find_control(const uint8_t *p, const uint8_t *end) no
     cdef uint64_t v, found
     while end - p >= 8:
         v = load_le64(p)
-        found = zero_bytes(v & (EACH_BYTE * 0xe0)) & ~zero_bytes(v ^ (EACH_BYTE * 0x09)) | zero_bytes(v ^ (EACH_BYTE * 0x7f))
+        found = zero_bytes(v & (EACH_BYTE * 0xe0)) & ~zero_bytes(v ^ (EACH_BYTE * 0x09))
+        found |= zero_bytes(v ^ (EACH_BYTE * 0x7f))
         if found:
             return p + (ctz64(found) >> 3)
         p += 8
@@ -170,7 +171,7 @@ cdef inline Block *block_copy(const void *bytes, size_t n) noexcept nogil:
     return block
 
 cdef inline Block *block_grown(Block *block, size_t capacity) noexcept nogil:
-    """The block with that capacity, moved if need be; its refcount must be 1. NULL: memory is out, the block is as it was."""
+    """The block with that capacity; it may move, and its refcount must be 1. NULL: memory is out, it is as it was."""
     cdef Block *grown = <Block *>realloc(block, sizeof(Block) + capacity)
     if grown != NULL:
         grown.capacity = capacity
