@@ -153,7 +153,8 @@ cdef bint files_index(Files *f, int root, Slice name) noexcept nogil:
 # ---- media types ----
 
 cdef bint files_type(Files *f, Slice extension, Slice name) noexcept nogil:
-    """Sets the media type of an extension (lower case, no dot); the slices' bytes must outlive f. False: the table is full."""
+    """Sets the media type of an extension (lower case, no dot). The slices' bytes must outlive f. False: the table
+    is full."""
     cdef uint8_t[MAX_EXTENSION + 1] key
     cdef MediaType *slot
     if not extension_key(extension, key):
