@@ -11,7 +11,8 @@ from importlib.metadata import version as _version
 from pathlib import Path as _Path
 
 from c1m.handlers import Closed, Reject
-from c1m.server import Root, Server
+from c1m.root import Root
+from c1m.server import Server
 from c1m.site import Request, WebSocket
 
 __all__ = ["PAGE", "Closed", "Reject", "Request", "Root", "Server", "WebSocket", "__version__"]

@@ -963,11 +963,11 @@ cdef class Loop:
 
     It belongs to the thread that runs it. leave(), stop() and counters() may be called from any.
 
-    stall_ms: how long queued output may wait for the peer to read, in milliseconds.
+    write_timeout_ms: how long queued output may wait for the peer to read, in milliseconds.
     Raises OSError where the kernel gives no epoll or eventfd, MemoryError.
     """
 
-    def __cinit__(self, *, int64_t stall_ms, **_):
+    def __cinit__(self, *, int64_t write_timeout_ms, **_):
         cdef Reactor *r = &self.r
         cdef rlimit_t limit
         memset(r, 0, sizeof(Reactor))
@@ -992,7 +992,7 @@ cdef class Loop:
         r.events = <epoll_event *>reserved(EVENTS * sizeof(epoll_event))
         r.share = MAX_SHARE
         r.timers_n = 1           # 0 means none
-        r.stall_timer = r.linger_timer = timer_for(r, stall_ms)
+        r.stall_timer = r.linger_timer = timer_for(r, write_timeout_ms)
         r.linger_timer = timer_for(r, LINGER_MS)
         clock_read(r)
         r.epoll = epoll_create1(EPOLL_CLOEXEC)

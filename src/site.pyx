@@ -1518,13 +1518,15 @@ cdef class Handler:
 cdef class Site(Loop):
     """Document roots and WebSocket routes on a reactor.
 
-    stall_ms, head_ms, keep_ms: how long, in milliseconds, queued output may stall, a request may take to come
-    whole, a connection may idle between requests. cache_files, cache_bytes: bounds of the cache. types: media types by extension without its dot, as bytes.
+    write_timeout_ms, head_timeout_ms, keep_alive_timeout_ms: how long, in milliseconds, queued output may stall, a
+    request may take to come whole, a connection may idle between requests. cache_files, cache_bytes: bounds of the
+    cache. mime_types: media types by extension without its dot, as bytes.
     listing: makes the page that lists a directory, as c1m.listing.Listings.page does.
     Raises MemoryError, OSError.
     """
 
-    def __cinit__(self, *, int64_t stall_ms, int64_t head_ms, int64_t keep_ms, int cache_files, size_t cache_bytes, dict types, listing):
+    def __cinit__(self, *, int64_t write_timeout_ms, int64_t head_timeout_ms, int64_t keep_alive_timeout_ms,
+                  int cache_files, size_t cache_bytes, dict mime_types, listing):
         cdef App *a = &self.app
         self.kept = []
         self.listing = listing
@@ -1534,12 +1536,12 @@ cdef class Site(Loop):
         if not files_init(&a.files, cache_files, cache_bytes):
             raise MemoryError
         a.files.default_type = Slice(b"application/octet-stream", 24)
-        for extension, name in types.items():
+        for extension, name in mime_types.items():
             self.kept.append((extension, name))
             if not files_type(&a.files, Slice(<bytes>extension, len(extension)), Slice(<bytes>name, len(name))):
                 raise ValueError("too many media types")
-        a.head_timer = timer_for(a.r, head_ms)
-        a.keep_timer = timer_for(a.r, keep_ms)
+        a.head_timer = timer_for(a.r, head_timeout_ms)
+        a.keep_timer = timer_for(a.r, keep_alive_timeout_ms)
         a.close_timer = timer_for(a.r, CLOSE_MS)
         a.forget_timer = timer_for(a.r, FORGET_MS)
         pthread_mutex_init(&a.lock, NULL)
@@ -1587,17 +1589,17 @@ cdef class Site(Loop):
         pthread_mutex_destroy(&self.app.lock)
         log_free(self.app.log)
 
-    def mount(self, bytes host, bytes prefix, path, *, index, cache, fields, origins,
-              bint listing, bint single_page, bint sidecars, bint follow_symlinks):
+    def mount(self, bytes host, bytes prefix, path, *, index, cache, headers, cors,
+              bint listing, bint spa, bint sidecars, bint follow_symlinks):
         """Serves a directory below a URL prefix ("" or "/assets"), on a host or, if that is empty, on any.
 
-        index: names that stand for their directory. cache: (pattern, value of Cache-Control) pairs. fields: whole
-        header lines. origins: that may read the answers, b"*" for any. The rest as c1m.Root has it. Raises OSError, ValueError.
+        index: names that stand for their directory. cache: (pattern, value of Cache-Control) pairs. headers: whole
+        header lines. cors: origins that may read the answers, b"*" for any. The rest as c1m.Root has it. Raises OSError, ValueError.
         """
         cdef App *a = &self.app
         cdef Mount *m
         cdef int at, root
-        if a.mounts_n == MAX_MOUNTS or len(cache) > MAX_CACHE_RULES or len(origins) > MAX_ORIGINS:
+        if a.mounts_n == MAX_MOUNTS or len(cache) > MAX_CACHE_RULES or len(cors) > MAX_ORIGINS:
             raise ValueError(f"more than {MAX_MOUNTS} roots, {MAX_CACHE_RULES} cache patterns or {MAX_ORIGINS} origins")
         root = files_root(&a.files, os.fsencode(path), follow_symlinks)
         if root < 0:
@@ -1606,7 +1608,7 @@ cdef class Site(Loop):
         for name in index:
             if not files_index(&a.files, root, Slice(<bytes>name, len(name))):
                 raise ValueError("too many index names, or one that is too long")
-        self.kept.append((host, prefix, index, cache, fields, origins))
+        self.kept.append((host, prefix, index, cache, headers, cors))
         reactor_alarm(a.r, a.forget_timer)
         m = <Mount *>calloc(1, sizeof(Mount))
         if m == NULL:
@@ -1614,14 +1616,14 @@ cdef class Site(Loop):
         m.host = Slice(host, len(host))
         m.prefix = Slice(prefix, len(prefix))
         m.root = root
-        m.listing, m.single_page, m.sidecars = listing, single_page, sidecars
-        m.fields = Slice(<bytes>fields, len(fields))
-        m.room = m.fields.n + max([len(value) for _, value in cache], default=0) + max(map(len, origins), default=0)
+        m.listing, m.single_page, m.sidecars = listing, spa, sidecars
+        m.fields = Slice(<bytes>headers, len(headers))
+        m.room = m.fields.n + max([len(value) for _, value in cache], default=0) + max(map(len, cors), default=0)
         for pattern, value in cache:
             m.rules[m.rules_n] = CacheRule(<bytes>pattern, Slice(<bytes>value, len(value)))
             m.rules_n += 1
-        m.any_origin = b"*" in origins
-        for origin in [] if m.any_origin else origins:
+        m.any_origin = b"*" in cors
+        for origin in [] if m.any_origin else cors:
             m.origins[m.origins_n] = Slice(<bytes>origin, len(origin))
             m.origins_n += 1
         at = a.mounts_n
@@ -1631,15 +1633,16 @@ cdef class Site(Loop):
         a.mounts[at] = m
         a.mounts_n += 1
 
-    def route(self, bytes path, Handler handler, *, uint32_t max_message, int64_t idle_ms, int64_t ping_ms,
-              size_t max_backlog, int when_slow, origins, subprotocols, int compression, int window_bits, int memory_level):
+    def route(self, bytes path, Handler handler, *, uint32_t max_message, int64_t idle_timeout_ms,
+              int64_t ping_interval_ms, size_t max_send_queue, int when_slow, origins, subprotocols, int compression, int window_bits, int memory_level):
         """Speaks WebSocket at a path, for a handler, or, where that is None, sending every message back.
 
-        ping_ms of silence bring a ping, idle_ms the end. when_slow: a Slow. compression: a Compression. Raises ValueError.
+        ping_interval_ms of silence bring a ping, idle_timeout_ms the end. when_slow: a Slow. compression: a Compression. Raises ValueError.
         """
         cdef App *a = &self.app
         cdef uint8_t[28] accepted
-        cdef uint8_t ping = timer_for(a.r, ping_ms), pong = timer_for(a.r, idle_ms - ping_ms)
+        cdef uint8_t ping = timer_for(a.r, ping_interval_ms)
+        cdef uint8_t pong = timer_for(a.r, idle_timeout_ms - ping_interval_ms)
         cdef Route *route
         if a.routes_n == MAX_ROUTES or len(origins) > MAX_ORIGINS or len(subprotocols) > MAX_PROTOCOLS:
             raise ValueError(f"more than {MAX_ROUTES} WebSocket routes, {MAX_ORIGINS} origins or {MAX_PROTOCOLS} subprotocols")
@@ -1656,7 +1659,7 @@ cdef class Site(Loop):
         route.path = Slice(path, len(path))
         route.handler = NULL if handler is None else <void *>handler
         route.max_message, route.ping_timer, route.pong_timer = max_message, ping, pong
-        route.max_backlog, route.when_slow = max_backlog, when_slow
+        route.max_backlog, route.when_slow = max_send_queue, when_slow
         route.compression = compression
         route.deflate = DeflateSettings(compression == SHARED_COMPRESSION, when_slow != SLOW_CLOSE, window_bits, memory_level, DEFLATE_LEVEL)
         for origin in origins:

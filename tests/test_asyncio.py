@@ -167,7 +167,7 @@ def test_send_resolves_once_the_client_has_read(run, kind):
             "its task": lambda ws, message: tasks.append(asyncio.ensure_future(coroutine(ws, message))),
             "partial": functools.partial(coroutine),
         }[kind]
-        server = made(on_message, max_backlog=8 * SIZE)
+        server = made(on_message, max_send_queue=8 * SIZE)
         async with server:
             with await opened(server, receive_buffer=4096) as ws:
                 ws.send(frame(TEXT))
@@ -197,7 +197,7 @@ def test_send_resolves_once_half_of_the_backlog_has_left_and_keeps_nothing_that_
             opened_ws.append(ws)
 
     async def main():
-        server = made(Handler(), max_backlog=64 << 20)
+        server = made(Handler(), max_send_queue=64 << 20)
         async with server:
             with await opened(server, receive_buffer=4096) as client:
                 await until(lambda: opened_ws, "it to open")
@@ -223,7 +223,7 @@ def test_many_tasks_may_wait_to_send_on_one_connection(run):
             opened_ws.append(ws)
 
     async def main():
-        server = made(Handler(), max_backlog=64 << 20)
+        server = made(Handler(), max_send_queue=64 << 20)
         async with server:
             with await opened(server, receive_buffer=4096) as client:
                 await until(lambda: opened_ws, "it to open")

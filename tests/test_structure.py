@@ -20,8 +20,9 @@ LAYERS = [
     {"accesslog", "topics"},
     {"app"},
     {"answers", "handlers"},
-    {"site", "load", "listing", "logwriter", "mediatypes"},
-    {"runner", "workers"},
+    {"site", "kinds", "listeners", "listing", "logwriter", "mediatypes"},
+    {"options", "runner"},
+    {"root"},
     {"server"},
     {"c1m"},                     # __init__.py
     {"cli"},
@@ -34,6 +35,9 @@ STRANGERS = {                    # and who, further down, is still none of its b
     "accesslog": {"ws", "files", "reactor", "deflate"},
     "topics": {"http", "files"},
     "answers": {"ws", "deflate", "topics"},
+    "kinds": {"site"},
+    "options": {"http", "ws", "deflate", "files", "reactor", "buf", "linux"},
+    "root": {"http", "ws", "deflate", "files", "reactor", "buf", "linux"},
     "server": {"http", "ws", "deflate", "files", "reactor", "buf", "linux"},
     "cli": {"site", "http", "ws", "deflate", "files", "reactor", "buf", "linux"},
 }
