@@ -145,6 +145,8 @@ class Runner:
                 result = None if function is None else function(ws, *arguments)
                 if inspect.isawaitable(result):
                     await result
+            except GeneratorExit:
+                raise  # this coroutine is thrown away, with its loop: nothing more may be called
             except BaseException as error:
                 if not (queue.cancelled and isinstance(error, asyncio.CancelledError)):
                     ws._fail(error)

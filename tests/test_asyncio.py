@@ -738,3 +738,28 @@ def test_it_runs_once_at_a_time(run):
                 stack.enter_context(server)
 
     run(main())
+
+
+def test_a_coroutine_that_is_thrown_away_with_its_loop_is_no_error_and_nothing_more_is_called(caplog):
+    called = []
+
+    async def on_message(ws, message):
+        called.append(message)
+        await asyncio.get_running_loop().create_future()
+
+    async def main():
+        await server.__aenter__()
+        client = await opened(server)
+        for message in (b"1", b"2"):
+            await aside(client.send, frame(BINARY, message))
+        await until(lambda: server._runner._queues and len(next(iter(server._runner._queues.values())).calls), "a call")
+        return client
+
+    server, loop = made(on_message), asyncio.new_event_loop()
+    client = loop.run_until_complete(main())
+    [queue] = server._runner._queues.values()
+    loop.close()
+    queue.task.get_coro().close()                        # what the garbage collector does with it
+    assert called == [b"1"]
+    assert logged(caplog) == []
+    client.close()
