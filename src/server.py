@@ -6,9 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import difflib
 import errno
-import inspect
 import logging
 import mimetypes
 import os
@@ -20,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import FrameType
 from typing import Any, TypeVar
 
+from c1m.handlers import has_coroutines, methods_of
 from c1m.kinds import MediaTypes
 from c1m.listeners import opened
 from c1m.listing import Listings
@@ -32,7 +31,6 @@ from c1m.site import Handler, Site
 
 __all__ = ["Server"]
 
-_EVENTS = ("on_upgrade", "on_open", "on_message", "on_drain", "on_close")
 _H = TypeVar("_H")
 _Path = str | os.PathLike[str]
 
@@ -60,6 +58,12 @@ class Server:
     Under ``async with`` signals are the caller's to handle: asyncio.run() makes SIGINT cancel the main task, and
     SIGTERM ends the process. At its end coroutines have what is left of shutdown_timeout, or a second; then they are
     cancelled, and after another second given up.
+
+    listen(), which each of the three does first, changes the process, and nothing changes it back: the soft limit of
+    open files (RLIMIT_NOFILE) becomes the hard one, so that descriptors may be over the 1023 that select(2) knows;
+    glibc's malloc keeps large freed blocks for the next (mallopt); and SIGPIPE is ignored, as Python has it from the
+    start, where its default would end the process. A server runs in the process that called listen(): a fork of it
+    can't, and its end leaves the sockets and the log alone.
     """
 
     def __init__(
@@ -134,7 +138,9 @@ class Server:
         connection's calls then run one after another. While 16 wait, the client is not read from: with the one that
         runs, up to 17 times max_message are held for it. What came before the client's Close is still handled, for up
         to shutdown_timeout seconds. When the connection breaks or the server stops, the call that runs is cancelled
-        and those that wait are dropped, as they are when the handler closes. on_close comes last.
+        and those that wait are dropped, as they are when the handler closes. on_close comes last. In a coroutine of
+        the server's loop ``await ws.send(message)`` waits until at most half of max_send_queue is left to send; what
+        ws.send() returns in another thread is done at once, so see ws.buffered there.
 
         path: the URL path, ``"/echo"``.
         {RouteOptions}
@@ -145,14 +151,14 @@ class Server:
         path = checked_route(path, self._routes)
         route: dict[str, Any] = {"handler": None, "options": RouteOptions(locals()).export()}
         if handler is not None:
-            route["handler"] = _handler(handler)
+            route["handler"] = methods_of(handler)
         self._routes[path] = route
 
         def decorate(handler: _H) -> _H:
             self._check_stopped("add a handler to")
             if route["handler"] is not None:
                 raise ValueError(f"path: {path!r} has a handler already")
-            route["handler"] = _handler(handler)
+            route["handler"] = methods_of(handler)
             return handler
 
         return decorate
@@ -199,9 +205,11 @@ class Server:
         and sends WebSockets close code 1001; a second one cuts that short with KeyboardInterrupt. Outside the main
         thread, where Python has no signals, only stop() ends it.
 
-        SIGUSR1 opens the access log's file anew; without a log it does nothing, unless it has a handler.
+        SIGUSR1 opens the access log's file anew; without a log it does nothing, unless it has a handler. A signal for
+        which a program that embeds Python has a handler of its own, in C, is left to it.
 
-        Raises OSError where a port can't be had, RuntimeError if the server runs already.
+        Raises OSError where a port can't be had, RuntimeError if the server runs already, or if this process is a fork
+        of the one that called listen().
         """
         site = self._start()
         try:
@@ -256,7 +264,8 @@ class Server:
         assert self._runner is not None
         self.stop()
         try:
-            await self._runner.finish()
+            if self._owner == os.getpid():
+                await self._runner.finish()
         finally:
             self._close()
 
@@ -279,7 +288,7 @@ class Server:
             methods = route["handler"]
             handler = None
             if methods is not None:
-                handler = Handler(**methods, queued=_has_coroutines(methods))
+                handler = Handler(**methods, queued=has_coroutines(methods))
                 self._handlers.append(handler)
             site.route(path.encode(), handler, **route["options"])
         return site
@@ -304,7 +313,7 @@ class Server:
             raise RuntimeError("this server is running already")
         if not coroutines:
             for path, route in self._routes.items():
-                if _has_coroutines(route["handler"] or {}):
+                if has_coroutines(route["handler"] or {}):
                     raise RuntimeError(f"the handler of {path!r} has coroutine functions: use `async with server`")
         if not self._listening:
             self.listen()
@@ -366,30 +375,6 @@ def _serve(site: Site) -> None:
         site.run()
     except (KeyboardInterrupt, SystemExit):
         logging.getLogger("c1m").exception("a handler ended the server")
-
-
-def _handler(handler: Any) -> dict[str, Any]:
-    """The methods of a handler, by name."""
-    if inspect.isclass(handler):
-        raise TypeError(f"handler: {handler.__name__} is a class; pass an object of it")
-    methods = {name: getattr(handler, name) for name in _EVENTS if callable(getattr(handler, name, None))}
-    for name in {name for name in dir(handler) if name.startswith("on_")}.difference(_EVENTS):
-        if meant := difflib.get_close_matches(name, _EVENTS, 1, 0.8):
-            raise TypeError(f"handler: {name} is no event; {meant[0]} is")
-    if not methods:
-        if not callable(handler):
-            raise TypeError(f"handler: {handler!r} is no function and has none of the methods {', '.join(_EVENTS)}")
-        methods = {"on_message": handler if inspect.isroutine(handler) else handler.__call__}
-    for name, method in methods.items():
-        if inspect.isasyncgenfunction(method):
-            raise TypeError(f"handler: {name} can't be an asynchronous generator function")
-    if inspect.iscoroutinefunction(methods.get("on_upgrade")):
-        raise TypeError("handler: on_upgrade can't be a coroutine function")
-    return methods
-
-
-def _has_coroutines(methods: dict[str, Any]) -> bool:
-    return any(map(inspect.iscoroutinefunction, methods.values()))
 
 
 def _log_writer(site: Site, path: str, as_json: bool) -> LogWriter:
