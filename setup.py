@@ -12,7 +12,7 @@ if sys.platform != "linux":
 
 from Cython.Build import cythonize  # only where it can be of use
 
-LIBRARIES = {"deflate": ["z"], "ws": ["crypto"]}
+LIBRARIES = {"deflate": ["z"], "files": ["crypto"], "ws": ["crypto"]}
 HEADERS = {
     "openssl/sha.h": "OpenSSL's headers: apt install libssl-dev (Debian, Ubuntu) or dnf install openssl-devel (Fedora)",
     "zlib.h": "zlib's headers: apt install zlib1g-dev (Debian, Ubuntu) or dnf install zlib-devel (Fedora)",

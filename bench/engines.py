@@ -17,7 +17,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from c1m import _probe_http, ws
+from c1m import _probe_http
+from c1m import _probe_ws as ws
 
 RUNS = 5
 TEXT, BINARY = 1, 2

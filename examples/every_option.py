@@ -74,8 +74,8 @@ with tempfile.TemporaryDirectory() as directory:
         origins=[],
         # Subprotocols, the best first: of those a client offers, the first of these is agreed on.
         subprotocols=["json", "text"],
-        # Bytes that may wait for a client to read them, and what becomes of it, or of a message, when they do.
-        max_backlog=1 << 18,
+        # Bytes that may wait in a client's send queue, and what becomes of it, or of a message, when that is full.
+        max_send_queue=1 << 18,
         when_slow="drop-oldest",
         # permessage-deflate: None, "shared" or "dedicated", with the window and memory that zlib is given.
         compression="shared",

@@ -11,8 +11,9 @@ from importlib.metadata import version as _version
 from pathlib import Path as _Path
 
 from c1m.handlers import Closed, Reject
-from c1m.server import Root, Server
-from c1m.site import Request, WebSocket
+from c1m.root import Root
+from c1m.server import Server
+from c1m.websocket import Request, WebSocket
 
 __all__ = ["PAGE", "Closed", "Reject", "Request", "Root", "Server", "WebSocket", "__version__"]
 

@@ -16,8 +16,9 @@ cdef struct Line:                # whole but for the number of bytes that were s
     uint8_t[MAX_LINE] text      # line_copy has no more than n of it
 
 cdef struct Log:
-    pthread_mutex_t lock         # over buffer's contents, n and dropped
-    uint8_t *buffer
+    pthread_mutex_t lock         # over all below but as_json
+    uint8_t *buffer              # where lines go
+    uint8_t *other               # what was taken last, or nothing
     size_t n
     uint64_t dropped             # lines for which there was no room, or that were lost on their way
     bint as_json

@@ -28,10 +28,12 @@ cdef Log *log_new(bint as_json) noexcept nogil:
     cdef Log *log = <Log *>calloc(1, sizeof(Log))
     if log == NULL:
         return NULL
-    log.buffer = <uint8_t *>mmap(NULL, BUFFER, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+    log.buffer = <uint8_t *>mmap(
+        NULL, 2 * BUFFER, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
     if <void *>log.buffer == MAP_FAILED:
         free(log)
         return NULL
+    log.other = log.buffer + BUFFER
     pthread_mutex_init(&log.lock, NULL)
     log.as_json = as_json
     return log
@@ -39,7 +41,7 @@ cdef Log *log_new(bint as_json) noexcept nogil:
 
 cdef void log_free(Log *log) noexcept nogil:
     if log != NULL:
-        munmap(log.buffer, BUFFER)
+        munmap(min(log.buffer, log.other), 2 * BUFFER)
         pthread_mutex_destroy(&log.lock)
         free(log)
 
@@ -85,15 +87,14 @@ cdef void log_lost(Log *log, uint64_t lines) noexcept nogil:
 
 
 cdef bytes log_take(Log *log):
-    """Takes away what has been written so far."""
-    cdef bytes lines
-    pthread_mutex_lock(&log.lock)
-    try:
-        lines = log.buffer[:log.n]
-        log.n = 0
-    finally:
-        pthread_mutex_unlock(&log.lock)
-    return lines
+    """Takes away what has been written so far. One thread at a time may."""
+    cdef uint8_t *lines
+    cdef size_t n
+    pthread_mutex_lock(&log.lock)      # for two stores: a lock that is held while Python allocates may wait for the GIL
+    lines, n = log.buffer, log.n
+    log.buffer, log.other, log.n = log.other, lines, 0
+    pthread_mutex_unlock(&log.lock)
+    return lines[:n]
 
 
 cdef void put_combined(Line *line, const char *peer, const HttpRequest *r, int status, int64_t unix_s) noexcept nogil:

@@ -52,7 +52,6 @@ cdef extern from *:
         HOST "C1M_HOST"
         ALNUM "C1M_ALNUM"
     const uint8_t[256] CLASS "c1m_class"
-    uint64_t GOLDEN "0x9E3779B97F4A7C15ULL"       # 2**64 by the golden ratio
     uint64_t TOP_BITS "0x8080808080808080ULL"
     uint64_t EACH_BYTE "0x0101010101010101ULL"    # times a byte: that byte eight times
 
@@ -95,6 +94,9 @@ cdef inline uint32_t load32(const void *p) noexcept nogil:
     memcpy(&v, p, 4)
     return v
 
+cdef inline void store32(void *p, uint32_t v) noexcept nogil:
+    memcpy(p, &v, 4)
+
 cdef inline uint16_t load_be16(const void *p) noexcept nogil:
     cdef uint16_t v
     memcpy(&v, p, 2)
@@ -125,12 +127,10 @@ cdef inline const uint8_t *find_control(const uint8_t *p, const uint8_t *end) no
     cdef uint64_t v, found
     while end - p >= 8:
         v = load_le64(p)
-        # Set for each control character, but at times for others too: for a tab, and for a space behind one.
-        if (v - EACH_BYTE * 0x20 | (v ^ EACH_BYTE * 0x7f) - EACH_BYTE) & ~v & TOP_BITS:
-            found = zero_bytes(v & EACH_BYTE * 0xe0) & ~zero_bytes(v ^ EACH_BYTE * 0x09)
-            found |= zero_bytes(v ^ EACH_BYTE * 0x7f)
-            if found:
-                return p + (ctz64(found) >> 3)
+        found = zero_bytes(v & (EACH_BYTE * 0xe0)) & ~zero_bytes(v ^ (EACH_BYTE * 0x09))
+        found |= zero_bytes(v ^ (EACH_BYTE * 0x7f))
+        if found:
+            return p + (ctz64(found) >> 3)
         p += 8
     while p < end and (p[0] >= 0x20 or p[0] == 0x09) and p[0] != 0x7f:
         p += 1
@@ -149,22 +149,6 @@ cdef inline int hex_value(uint8_t c) noexcept nogil:
     if not CLASS[c] & HEX:
         return -1
     return c - c'0' if c <= c'9' else (c | 0x20) - c'a' + 10
-
-
-cdef inline uint64_t hashed(const uint8_t *p, size_t n, uint64_t seed) noexcept nogil:
-    """A multiplicative hash, for keys that strangers can't choose."""
-    cdef uint64_t h = seed ^ (n * GOLDEN), v
-    while n >= 8:
-        h = (h ^ load64(p)) * GOLDEN
-        h ^= h >> 32
-        p += 8
-        n -= 8
-    if n:
-        v = 0
-        memcpy(&v, p, n)
-        h = (h ^ v) * GOLDEN
-        h ^= h >> 32
-    return h
 
 
 # ---- blocks ----
@@ -187,7 +171,7 @@ cdef inline Block *block_copy(const void *bytes, size_t n) noexcept nogil:
     return block
 
 cdef inline Block *block_grown(Block *block, size_t capacity) noexcept nogil:
-    """The block with that capacity, moved if need be; its refcount must be 1. NULL: memory is out, the block is as it was."""
+    """The block with that capacity; it may move, and its refcount must be 1. NULL: memory is out, it is as it was."""
     cdef Block *grown = <Block *>realloc(block, sizeof(Block) + capacity)
     if grown != NULL:
         grown.capacity = capacity

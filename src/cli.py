@@ -5,30 +5,73 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
 import c1m
+from c1m.kinds import Amount, Choice, Kind, Several, Switch
+from c1m.options import Flag, Option, Options, RootOptions, RouteOptions, ServerOptions
+
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 
-class Ports(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic since click 8.4
-    """A port, or a range of ports: 8001 or 8002-8030."""
+class Parsed(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic since click 8.4
+    """What a kind of option reads from text."""
 
-    name = "N|N-M"
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
+        self.name = kind.metavar
 
-    def convert(self, value: str | range, param: click.Parameter | None, ctx: click.Context | None) -> range:
-        if isinstance(value, range):
-            return value
-        first, dash, last = value.partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            self.fail(f"{value!r} is not a port such as 8001, or a range such as 8002-8030", param, ctx)
-        ports = range(int(first), int(last or first) + 1)
-        if not ports:
-            self.fail(f"{value!r} is a range that ends before it begins", param, ctx)
-        if ports[-1] > 65535:
-            self.fail(f"{ports[-1]} is not a TCP port (0 to 65535)", param, ctx)
-        return ports
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return self.kind.parse(value) if isinstance(value, str) else value
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def flags(declaration: type[Options]) -> Callable[[_F], _F]:
+    """A decorator that gives a command the flags of those options that have one. Their values come by the options'
+    names; a flag for an option of several values may be repeated.
+    """
+
+    def decorate(command: _F) -> _F:
+        for name, option in reversed(declaration.options.items()):
+            if option.flag is not None:
+                command = flag(name, option, option.flag)(command)
+        return command
+
+    return decorate
+
+
+def flag(name: str, option: Option, said: Flag) -> Callable[[_F], _F]:
+    kind = option.kind
+    settings: dict[str, Any] = {"help": said.help, "metavar": said.metavar or kind.metavar}
+    if isinstance(kind, Switch):
+        settings |= {"is_flag": True, "metavar": None}
+    elif isinstance(kind, Choice):
+        settings |= {"type": click.Choice([each for each in kind.values if each is not None]), "metavar": None}
+    elif isinstance(kind, Amount):
+        settings["type"] = click.IntRange(kind.least, kind.most)
+    else:
+        settings["type"] = Parsed(kind)
+    if isinstance(kind, Several):
+        settings |= {"multiple": True, "default": [str(each) for each in kind.check(name, option.default)]}
+    else:
+        settings["default"] = option.default
+    return click.option(said.name or f"--{name.replace('_', '-')}", name, show_default=bool(option.default), **settings)
+
+
+def given(declaration: type[Options], values: Mapping[str, Any]) -> dict[str, Any]:
+    """What the flags of a declaration were given, by the options' names."""
+    return {
+        name: list(chain.from_iterable(values[name])) if isinstance(option.kind, Several) else values[name]
+        for name, option in declaration.options.items()
+        if option.flag is not None
+    }
 
 
 @click.group()
@@ -39,39 +82,23 @@ def main() -> None:
 
 @main.command()
 @click.argument("root", required=False, type=click.Path(path_type=Path))
-@click.option("--host", "hosts", multiple=True, default=["127.0.0.1"], show_default=True, metavar="HOST",
-              help="Address or name to listen on; may be repeated.")
-@click.option("--port", "ports", multiple=True, type=Ports(), default=["8001"], show_default=True,
-              help="Port or range of ports to listen on; may be repeated. 0 lets the kernel choose.")
-@click.option("--unix", "unix", multiple=True, type=click.Path(), metavar="PATH",
-              help="Unix-domain socket to listen on as well; may be repeated.")
+@flags(ServerOptions)
+@flags(RootOptions)
 @click.option("--websocket", "websockets", multiple=True, metavar="PATH",
               help="URL path that echoes WebSocket messages; may be repeated. [default without ROOT: /ws]")
-@click.option("--max-message", type=click.IntRange(1, (1 << 31) - 1), default=1 << 20, show_default=True,
-              metavar="BYTES", help="Longest WebSocket message taken.")
-@click.option("--listing", is_flag=True, help="List directories that have no index.html.")
-@click.option("--spa", is_flag=True, help="Answer with index.html where a browser asks for a page that does not exist.")
-@click.option("--access-log", metavar="FILE|-",
-              help="Append a line for every answer to FILE, or print it. SIGUSR1 reopens FILE.")
-@click.option("--access-log-format", type=click.Choice(["combined", "json"]), default="combined", show_default=True)
-def serve(root: Path | None, hosts: tuple[str, ...], ports: tuple[range, ...], unix: tuple[str, ...],
-          websockets: tuple[str, ...], max_message: int, listing: bool, spa: bool,
-          access_log: str | None, access_log_format: str) -> None:
+@flags(RouteOptions)
+def serve(root: Path | None, websockets: tuple[str, ...], **values: Any) -> None:
     """Serve the files below ROOT; without ROOT, a page with a live WebSocket console."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     if root is None:
         websockets = websockets or ("/ws",)
     try:
         server = c1m.Server(
-            root=console() if root is None else c1m.Root(root, listing=listing, spa=spa),
-            ports=[port for several in ports for port in several],
-            host=hosts,
-            unix=unix,
-            access_log=access_log,
-            access_log_format=access_log_format,
+            console() if root is None else c1m.Root(root, **given(RootOptions, values)),
+            **given(ServerOptions, values),
         )
         for path in websockets:
-            server.websocket(path, max_message=max_message)
+            server.websocket(path, **given(RouteOptions, values))
         server.listen()
         # The greeting promises that Ctrl-C stops it: so it must before run() has its own handlers, too.
         # So does closing its terminal, unless nohup(1) is to prevent that.
@@ -79,7 +106,8 @@ def serve(root: Path | None, hosts: tuple[str, ...], ports: tuple[range, ...], u
             if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, lambda *_: server.stop())
         signal.signal(signal.SIGUSR1, lambda *_: server.reopen_log())
-        greet(server, root, hosts, unix, websockets)
+        settings = given(ServerOptions, values)
+        greet(server, root, settings["host"], settings["unix"], websockets)
         server.run()
     except KeyboardInterrupt:
         sys.exit(130)
@@ -99,7 +127,7 @@ def console() -> c1m.Root:
     })
 
 
-def greet(server: c1m.Server, root: Path | None, hosts: tuple[str, ...], unix: tuple[str, ...],
+def greet(server: c1m.Server, root: Path | None, hosts: Sequence[str], unix: Sequence[str],
           websockets: tuple[str, ...]) -> None:
     """Says where to point the browser."""
     first, *more = server.ports

@@ -1,7 +1,8 @@
-"""RFC 7692, permessage-deflate: what to agree on, messages deflated and inflated. No I/O.
+"""RFC 7692, permessage-deflate: negotiation, messages deflated and inflated. No I/O.
 
-Owns: the grammar of Sec-WebSocket-Extensions (RFC 6455 section 9.1), which offer is taken and on what terms, zlib's streams.
-Refuses to know: frames (RSV1, fragments, masks), HTTP, sockets, who a stream belongs to.
+Owns: the grammar of Sec-WebSocket-Extensions (RFC 6455 section 9.1), which offer is taken and with which parameters,
+zlib's streams.
+Refuses to know: frames (RSV1, fragments, masks), HTTP, sockets, connections.
 
 Drive it so:
 
@@ -9,21 +10,21 @@ Drive it so:
     deflater_message(d, bytes, n, headroom, not terms.server_no_takeover)
     inflater_run(i, bytes, n, last, not terms.client_no_takeover, headroom + limit, &message)
 
-A connection whose terms say no takeover has nothing to remember between messages, so a worker's own stream does
-for it: an Inflater of MAX_WINDOW_BITS bits inflates whatever a client sends, a Deflater serves terms of its own bits and
-more (keep one per server_bits asked for: seven at most). But a shared Inflater does not stop halfway through a
-message: gather the compressed message whole, then call inflater_run once, with last.
+A connection without context takeover has no state between messages, so one stream serves all such connections of a
+worker: an Inflater of MAX_WINDOW_BITS bits inflates whatever a client sends, a Deflater serves any server_bits from its
+own up (keep one for each server_bits in use: seven at most). But a shared Inflater cannot stop in the middle of a
+message: collect the whole compressed message, then call inflater_run once, with last.
 
-Invariants: after a message's last run, and after any answer but INFLATE_OK, an Inflater stands before a message; without
-context, or after an error, nothing of what it saw can be reached. The same holds for a Deflater that ran out of memory:
-what it sends next does not build on the message that was lost. No block becomes longer than `most`. A stream is never
+Invariants: after a message's last run, and after any result but INFLATE_OK, an Inflater expects a new message; without
+context, or after an error, nothing of earlier messages can be reached. The same holds for a Deflater that ran out of
+memory: its next message does not build on the one that was lost. No block becomes longer than `most`. A stream is never
 moved, and belongs to one thread.
 
 Memory of a stream, by window bits w and memory level m, as zlib 1.2.13 asks for it:
   Deflater   (1 << (w + 2)) + (1 << (m + 9)) + 5952    w=15 m=8: 262 KiB   w=12 m=5: 38 KiB   w=9 m=1: 9 KiB
   Inflater   (1 << w) + 7160                           w=15: 39 KiB        w=12: 11 KiB       w=9: 7.5 KiB
-All of a Deflater comes at once, the window of an Inflater with the first message. Less is resident until the windows
-have filled: of a pair with w=15 m=8, 95 KiB after a short message each way, 257 KiB after a hundred thousand bytes.
+A Deflater is allocated at once, an Inflater's window with the first message. Less is resident until the windows have
+filled: of a pair with w=15 m=8, 95 KiB after a short message each way, 257 KiB after a hundred thousand bytes.
 
 Strictness:
   not a list of extensions                          6455 9.1      DEFLATE_MALFORMED: fail the handshake
@@ -36,13 +37,14 @@ Strictness:
   parameter given twice                             7692 7        declined, even with equal values
   value where none belongs, none where one does     7692 7.1      declined
   bits not 8 to 15, or with leading zeros           7692 7.1.2    declined
-  server_no_context_takeover                        7692 7.1.1.1  done and answered; also unasked, if contexts are shared
+  server_no_context_takeover                        7692 7.1.1.1  done and answered; also unasked, if streams are shared
                                                                   or messages may be dropped
   client_no_context_takeover                        7692 7.1.1.2  answered: the client may as well be held to it
-  server_max_window_bits of 9 to 15                 7692 7.1.2.1  answered with the smaller of it and ours; ours also unasked
+  server_max_window_bits of 9 to 15                 7692 7.1.2.1  answered with the lesser of it and ours; also unasked,
+                                                                  if ours is below 15
   server_max_window_bits of 8                       7692 7.1.2.1  declined: zlib does not deflate for so small a window
-  client_max_window_bits, with or without a value   7692 7.1.2.2  answered with the smaller of it and ours, if below 15
-  client_max_window_bits not offered                7692 7.1.2.2  client_no_context_takeover instead, where ours is below 15
+  client_max_window_bits, with or without a value   7692 7.1.2.2  answered with the lesser of it and ours, if below 15
+  client_max_window_bits not offered                7692 7.1.2.2  client_no_context_takeover instead, if ours < 15
   not deflate data                                  7692 7.2.2    INFLATE_BAD
   message that ends inside a block                  7692 7.2.2    INFLATE_BAD
   distance to before the context began              7692 7.2.2    INFLATE_BAD
@@ -57,7 +59,9 @@ from libc.stdint cimport uint8_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memset, strlen
 
-from c1m.buf cimport CLASS, DIGIT, TOKEN, Block, Slice, block_copy, block_unref, block_grown, block_new, put_number, put_text
+from c1m.buf cimport (
+    CLASS, DIGIT, TOKEN, Block, Slice, block_grown, block_new, block_unref, put_number, put_text, static_assert,
+)
 
 cdef extern from "zlib.h" nogil:
     enum:
@@ -81,20 +85,21 @@ cdef extern from *:
     const uint8_t[4] TAIL "c1m_tail"
 
 cdef enum:
-    NO_VALUE = 0                 # of a parameter, where it has no bits
-    OTHER_VALUE = 1              # neither nothing nor 8 to 15
-    MAX_RUN = 1 << 30           # what zlib is given at once: it counts in unsigned int
-    SLACK = 64                   # room that deflate is given at least: above 6, or it may mark one flush twice
+    NO_VALUE = 0                 # of a parameter, else its window bits
+    OTHER_VALUE = 1              # a value that is no number of window bits
+    OVERFLOW = 99                # a number too large to be window bits; with another digit it stays too large
+    MAX_RUN = 1 << 30            # bytes given to zlib at once: it counts in unsigned int
+    SLACK = 64                   # bytes of output space that deflate has at least: above 6, or it may end a flush twice
     TRIM = 4096                  # unused bytes at a block's end that are worth giving back
     TAIL_SIZE = 4
-    AT_BLOCK = 128               # z_stream.data_type of a raw stream that stands between two blocks, no bits pending
+    AT_BLOCK = 128               # z_stream.data_type of a raw stream between two blocks, with no bits pending
 
-cdef struct Offer:               # an extension, as a client's header lists it
+cdef struct Offer:               # an extension in a client's header
     bint ours                    # it is permessage-deflate
     bint sound                   # its parameters are known, valid, and there once
     bint server_no_takeover, client_no_takeover
     uint8_t server_bits          # 0: not offered
-    uint8_t client_bits          # likewise; offered without value it means the most, 15
+    uint8_t client_bits          # likewise; MAX_WINDOW_BITS if offered without a value
 
 
 # ---- what to agree on ----
@@ -102,8 +107,8 @@ cdef struct Offer:               # an extension, as a client's header lists it
 cdef Agreement deflate_agree(
     Slice offers, const DeflateSettings *s, DeflateTerms *terms, uint8_t *answer, size_t *answer_n
 ) noexcept nogil:
-    """Looks through one value of Sec-WebSocket-Extensions. With DEFLATE_AGREED, terms are set and the element to answer
-    with is in answer[:answer_n], which has room for MAX_AGREED; otherwise they mean nothing."""
+    """Chooses from one value of Sec-WebSocket-Extensions. DEFLATE_AGREED: terms are set, and answer[:answer_n], of at
+    most MAX_AGREED bytes, is the element to answer with. Otherwise both are undefined."""
     cdef const uint8_t *end = offers.at + offers.n
     cdef const uint8_t *at = after_spaces(offers.at, end)
     cdef Agreement result = DEFLATE_DECLINED
@@ -122,8 +127,8 @@ cdef Agreement deflate_agree(
 
 
 cdef inline bint offer_accept(const Offer *o, const DeflateSettings *s, DeflateTerms *t) noexcept nogil:
-    """What this offer and our settings come to. False: it asks for what we have not got."""
-    if o.server_bits == 8:
+    """Sets the parameters that this offer and our settings lead to. False: it asks for a window that we cannot use."""
+    if o.server_bits == MIN_WINDOW_BITS:
         return False
     t.server_bits = min(o.server_bits, s.window_bits) if o.server_bits else s.window_bits
     t.client_bits = min(o.client_bits, s.window_bits) if o.client_bits else <uint8_t>MAX_WINDOW_BITS
@@ -133,7 +138,7 @@ cdef inline bint offer_accept(const Offer *o, const DeflateSettings *s, DeflateT
 
 
 cdef inline uint8_t *answer_write(const Offer *o, const DeflateTerms *t, uint8_t *to) noexcept nogil:
-    """The element that accepts the offer on these terms (RFC 7692 section 7.1); a window not named is of 15 bits."""
+    """The element that accepts the offer on these terms (RFC 7692 section 7.1); MAX_WINDOW_BITS need not be named."""
     to = put_text(to, b"permessage-deflate")
     if t.server_no_takeover:
         to = put_text(to, b"; server_no_context_takeover")
@@ -147,7 +152,7 @@ cdef inline uint8_t *answer_write(const Offer *o, const DeflateTerms *t, uint8_t
 
 
 cdef const uint8_t *offer_next(const uint8_t *at, const uint8_t *end, Offer *o) noexcept nogil:
-    """token *( ";" parameter ). Returns where the list goes on, a comma or the end, or NULL where it breaks the grammar."""
+    """Parses token *( ";" parameter ). Returns where the list goes on, a comma or the end; NULL: it is malformed."""
     cdef const uint8_t *stop = after_token(at, end)
     if stop == at:
         return NULL
@@ -163,7 +168,7 @@ cdef const uint8_t *offer_next(const uint8_t *at, const uint8_t *end, Offer *o) 
 
 
 cdef const uint8_t *parameter_next(const uint8_t *at, const uint8_t *end, Offer *o) noexcept nogil:
-    """token [ "=" ( token / quoted-string ) ], noted in the offer. Returns what follows it, or NULL."""
+    """Parses token [ "=" ( token / quoted-string ) ] into the offer. Returns what follows it; NULL: it is malformed."""
     cdef uint8_t value = NO_VALUE
     cdef const uint8_t *name = at
     cdef const uint8_t *stop = after_token(at, end)
@@ -180,7 +185,7 @@ cdef const uint8_t *parameter_next(const uint8_t *at, const uint8_t *end, Offer 
 
 
 cdef inline bint parameter_note(const uint8_t *name, const uint8_t *stop, uint8_t value, Offer *o) noexcept nogil:
-    """Whether a parameter may stand in an offer, and was not in this one before."""
+    """Notes a parameter. False: it is unknown, its value is not allowed, or it was there before."""
     cdef bint again
     if is_name(name, stop, b"server_no_context_takeover"):
         again, o.server_no_takeover = o.server_no_takeover, True
@@ -190,7 +195,7 @@ cdef inline bint parameter_note(const uint8_t *name, const uint8_t *stop, uint8_
         return value == NO_VALUE and not again
     if is_name(name, stop, b"server_max_window_bits"):
         again, o.server_bits = o.server_bits != 0, value
-        return value >= 8 and not again
+        return value >= MIN_WINDOW_BITS and not again
     if is_name(name, stop, b"client_max_window_bits"):
         again, o.client_bits = o.client_bits != 0, <uint8_t>MAX_WINDOW_BITS if value == NO_VALUE else value
         return value != OTHER_VALUE and not again
@@ -198,7 +203,8 @@ cdef inline bint parameter_note(const uint8_t *name, const uint8_t *stop, uint8_
 
 
 cdef const uint8_t *value_next(const uint8_t *at, const uint8_t *end, uint8_t *value) noexcept nogil:
-    """A token, or a quoted string that comes to one. Sets value to a number from 8 to 15, or OTHER_VALUE. NULL: neither."""
+    """Parses a token, or a quoted string that holds one. Sets value to its window bits, else OTHER_VALUE. Returns what
+    follows it; NULL: it is neither."""
     cdef bint quoted = at < end and at[0] == c'"'
     cdef bint escaped
     cdef unsigned int number = 0
@@ -211,13 +217,15 @@ cdef const uint8_t *value_next(const uint8_t *at, const uint8_t *end, uint8_t *v
             if escaped:
                 return NULL
             break
-        # Past 15, and so with anything but a digit, it stays past 15.
-        number = min(number * 10 + at[0] - c'0', <unsigned int>99) if CLASS[at[0]] & DIGIT and (number or not count) else 99
+        if CLASS[at[0]] & DIGIT and (number or not count):
+            number = min(number * 10 + at[0] - c'0', <unsigned int>OVERFLOW)
+        else:
+            number = OVERFLOW
         count += 1
         at += 1
     if count == 0 or (quoted and (at == end or at[0] != c'"')):
         return NULL
-    value[0] = <uint8_t>number if 8 <= number <= 15 else <uint8_t>OTHER_VALUE
+    value[0] = <uint8_t>number if MIN_WINDOW_BITS <= number <= MAX_WINDOW_BITS else <uint8_t>OTHER_VALUE
     return at + quoted
 
 
@@ -255,7 +263,9 @@ cdef void deflater_free(Deflater *d) noexcept nogil:
         free(d)
 
 
-cdef Block *deflater_message(Deflater *d, const uint8_t *bytes, size_t n, size_t headroom, bint keep_context) noexcept nogil:
+cdef Block *deflater_message(
+    Deflater *d, const uint8_t *bytes, size_t n, size_t headroom, bint keep_context
+) noexcept nogil:
     """A message's compressed payload (RFC 7692 section 7.2.1) in a block of the caller's, behind `headroom` bytes that
     are the caller's to fill; block.size counts them. NULL: memory is out. Without keep_context the next message does
     not build on this one."""
@@ -279,9 +289,9 @@ cdef Block *deflater_message(Deflater *d, const uint8_t *bytes, size_t n, size_t
 
 
 cdef bint deflater_feed(Deflater *d, const uint8_t *bytes, size_t n, Block **block) noexcept nogil:
-    """Deflates all of bytes and flushes, to the end of the block. False: memory is out, the block is still the caller's."""
+    """Appends all of bytes, deflated and flushed, to the block, which may move. False: memory is out."""
     cdef z_stream *z = &d.z
-    cdef size_t left = n, room
+    cdef size_t left = n, space
     z.next_in = <uint8_t *>bytes
     z.avail_in = 0
     while True:
@@ -290,24 +300,25 @@ cdef bint deflater_feed(Deflater *d, const uint8_t *bytes, size_t n, Block **blo
         if z.avail_in == 0:
             z.avail_in = <unsigned int>min(left, <size_t>MAX_RUN)
             left -= z.avail_in
-        room = min(block[0].capacity - block[0].size, <size_t>MAX_RUN)
+        space = min(block[0].capacity - block[0].size, <size_t>MAX_RUN)
         z.next_out = block[0].data + block[0].size
-        z.avail_out = <unsigned int>room
+        z.avail_out = <unsigned int>space
         deflate(z, Z_NO_FLUSH if left else Z_SYNC_FLUSH)
-        block[0].size += room - z.avail_out
+        block[0].size += space - z.avail_out
         if left == 0 and z.avail_out:
             return True
 
 
-cdef inline bint block_widen(Block **block, size_t room) noexcept nogil:
-    cdef Block *wider = block_grown(block[0], room)
+cdef inline bint block_widen(Block **block, size_t capacity) noexcept nogil:
+    """Gives the block that capacity; it may move. False: memory is out."""
+    cdef Block *wider = block_grown(block[0], capacity)
     if wider != NULL:
         block[0] = wider
     return wider != NULL
 
 
 cdef inline Block *block_trimmed(Block *block) noexcept nogil:
-    """The block without the room it came to have and does not need, if that is much."""
+    """The block without its unused capacity, if that is much; it may move."""
     cdef Block *trimmed = NULL
     if block.capacity - block.size > TRIM:
         trimmed = block_grown(block, block.size)
@@ -319,8 +330,8 @@ cdef inline Block *block_trimmed(Block *block) noexcept nogil:
 cdef Inflater *inflater_new(uint8_t bits) noexcept nogil:
     """A decompressor for a window of 8 to 15 bits. NULL: memory is out, or bits out of range."""
     cdef Inflater *i = <Inflater *>calloc(1, sizeof(Inflater))
-    # There are compressors that take 9 bits where 8 were agreed on: zlib's own, for one.
-    if i != NULL and inflateInit2(&i.z, -max(<int>bits, 9)) != Z_OK:
+    # Some compressors use 9 bits where 8 were agreed on: zlib's, for one.
+    if i != NULL and inflateInit2(&i.z, -max(<int>bits, <int>MIN_DEFLATE_BITS)) != Z_OK:
         free(i)
         return NULL
     return i
@@ -336,16 +347,16 @@ cdef void inflater_free(Inflater *i) noexcept nogil:
 cdef InflateResult inflater_run(
     Inflater *i, const uint8_t *bytes, size_t n, bint last, bint keep_context, size_t most, Block **message
 ) noexcept nogil:
-    """Inflates a run of a message's payload, unmasked, to the end of *message, which has this one holder and may move.
+    """Appends a run of a message's payload, unmasked, inflated to *message, whose refcount is 1 and which may move.
 
-    most: the message's limit and whatever message.size was before its first run. keep_context counts with `last`.
-    Whatever the answer, the block stays the caller's.
+    most: the message's limit plus message.size before its first run. keep_context matters with `last` only.
+    Whatever the result, the block stays the caller's.
     """
     cdef InflateResult result = inflater_feed(i, bytes, n, most, message)
     if result == INFLATE_OK and not last:
         return INFLATE_OK
     if result == INFLATE_OK and i.inside:
-        # The tail is the length of an empty block. Where it is anything else, the message broke off inside one.
+        # The tail is the length of an empty block. If zlib takes it for anything else, the message ended within one.
         result = inflater_feed(i, TAIL, TAIL_SIZE, message[0].size, message)
         if result == INFLATE_TOO_BIG or (result == INFLATE_OK and i.inside and i.z.data_type != AT_BLOCK):
             result = INFLATE_BAD
@@ -357,13 +368,15 @@ cdef InflateResult inflater_run(
     return result
 
 
-cdef InflateResult inflater_feed(Inflater *i, const uint8_t *bytes, size_t n, size_t most, Block **message) noexcept nogil:
-    """Inflates all of bytes. INFLATE_OK: they were taken, and all that they say is in the message."""
+cdef InflateResult inflater_feed(
+    Inflater *i, const uint8_t *bytes, size_t n, size_t most, Block **message
+) noexcept nogil:
+    """Inflates all of bytes. INFLATE_OK: they were consumed, and their output is in the message."""
     cdef z_stream *z = &i.z
-    cdef uint8_t past[1]                     # where a byte over the limit would land
-    cdef size_t left = n, size, room
-    cdef bint full = False                   # zlib took all the room, and may hold more than that
-    cdef int said
+    cdef uint8_t past[1]                     # takes a byte over the limit
+    cdef size_t left = n, size, space
+    cdef bint full = False                   # zlib filled all the space, and may have more output
+    cdef int status
     z.next_in = <uint8_t *>bytes
     z.avail_in = 0
     while left or z.avail_in or full:
@@ -373,120 +386,32 @@ cdef InflateResult inflater_feed(Inflater *i, const uint8_t *bytes, size_t n, si
         if z.avail_in:
             i.inside = True
         size = message[0].size
-        room = min(message[0].capacity, most)
-        if room <= size and size < most:
-            if not block_widen(message, min(most, max(2 * room, size + 4 * <size_t>z.avail_in + SLACK))):
+        space = min(message[0].capacity, most)
+        if space <= size and size < most:
+            if not block_widen(message, min(most, max(2 * space, size + 4 * <size_t>z.avail_in + SLACK))):
                 return INFLATE_NO_MEMORY
-            room = message[0].capacity
+            space = message[0].capacity
         if size < most:
-            room = min(room - size, <size_t>MAX_RUN)
+            space = min(space - size, <size_t>MAX_RUN)
             z.next_out = message[0].data + size
         else:
-            room = 1
+            space = 1
             z.next_out = past
-        z.avail_out = <unsigned int>room
-        said = inflate(z, Z_NO_FLUSH)
+        z.avail_out = <unsigned int>space
+        status = inflate(z, Z_NO_FLUSH)
         full = z.avail_out == 0
         if size < most:
-            message[0].size = size + room - z.avail_out
+            message[0].size = size + space - z.avail_out
         elif full:
             return INFLATE_TOO_BIG
-        if said == Z_STREAM_END:
+        if status == Z_STREAM_END:
             inflateReset(z)
             i.inside = full = False
-        elif said == Z_MEM_ERROR:
+        elif status == Z_MEM_ERROR:
             return INFLATE_NO_MEMORY
-        elif said != Z_OK and said != Z_BUF_ERROR:
+        elif status != Z_OK and status != Z_BUF_ERROR:
             return INFLATE_BAD
     return INFLATE_OK
 
 
-# ---- a window for tests and fuzzers ----
-
-def agree(bytes offers, bint shared=False, uint8_t window_bits=15, bint droppable=False):
-    """(terms, answer) for one value of Sec-WebSocket-Extensions; None: no offer fits. ValueError: it is malformed."""
-    cdef DeflateSettings settings = DeflateSettings(shared, droppable, window_bits, 8, 6)
-    cdef DeflateTerms terms
-    cdef uint8_t answer[MAX_AGREED]
-    cdef size_t n = 0
-    # An allocation of just this size, so that a sanitizer sees a read past the end.
-    cdef Block *copy = block_copy(<const uint8_t *>offers, len(offers))
-    if copy == NULL:
-        raise MemoryError
-    said = deflate_agree(Slice(&copy.data[0], copy.size), &settings, &terms, answer, &n)
-    block_unref(copy)
-    if said == DEFLATE_MALFORMED:
-        raise ValueError("not a list of extensions")
-    if said == DEFLATE_DECLINED:
-        return None
-    assert n <= MAX_AGREED
-    return {
-        "server_bits": terms.server_bits, "client_bits": terms.client_bits,
-        "server_no_takeover": bool(terms.server_no_takeover), "client_no_takeover": bool(terms.client_no_takeover),
-    }, answer[:n]
-
-
-cdef class Codec:
-    """A Deflater and an Inflater as Python sees them."""
-
-    cdef Deflater *deflater
-    cdef Inflater *inflater
-
-    def __cinit__(self, uint8_t bits=15, uint8_t memory_level=8, uint8_t level=6):
-        self.deflater = deflater_new(bits, memory_level, level)
-        self.inflater = inflater_new(bits)
-        if self.deflater == NULL or self.inflater == NULL:
-            raise MemoryError
-
-    def __dealloc__(self):
-        deflater_free(self.deflater)
-        inflater_free(self.inflater)
-
-    def compress(self, const uint8_t[::1] message, size_t headroom=0, bint keep_context=True):
-        """The compressed payload, without the headroom in front of it."""
-        cdef size_t n = message.shape[0]
-        cdef Block *block = deflater_message(self.deflater, &message[0] if n else NULL, n, headroom, keep_context)
-        if block == NULL:
-            raise MemoryError
-        payload = block.data[headroom:block.size]
-        block_unref(block)
-        return payload
-
-    def decompress(self, runs, size_t limit=1 << 20, size_t headroom=0, bint keep_context=True):
-        """The message that runs of compressed payload, at least one, come to. OverflowError: it is over the limit;
-        ValueError: the runs are not deflate data."""
-        cdef Block *message = block_new(headroom)
-        cdef Block *copy
-        cdef InflateResult said = INFLATE_OK
-        cdef list all_runs = list(runs)
-        cdef bytes run
-        cdef size_t k = 0, count = len(all_runs)
-        if message == NULL:
-            raise MemoryError
-        memset(message.data, 0x5a, headroom)
-        message.size = headroom
-        try:
-            while k < count and said == INFLATE_OK:
-                run = all_runs[k]
-                k += 1
-                copy = block_copy(<const uint8_t *>run, len(run))
-                if copy == NULL:
-                    raise MemoryError
-                said = inflater_run(
-                    self.inflater, copy.data, copy.size, k == count, keep_context, headroom + limit, &message
-                )
-                block_unref(copy)
-                assert message.size <= headroom + limit and message.capacity <= headroom + limit
-            if said == INFLATE_NO_MEMORY:
-                raise MemoryError
-            if said == INFLATE_TOO_BIG:
-                raise OverflowError("over the limit")
-            if said == INFLATE_BAD:
-                raise ValueError("not deflate data")
-            assert message.data[:headroom] == b"\x5a" * headroom
-            return message.data[headroom:message.size]
-        finally:
-            block_unref(message)
-
-
-assert sizeof(DeflateTerms) == 4
+static_assert(sizeof(DeflateTerms) == 4)

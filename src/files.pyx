@@ -3,55 +3,76 @@
 Owns: the walk below a root, and the cache of what it found.
 Refuses to know: requests, sockets, clocks.
 
-What is never served: anything outside the root, whatever links say, unless follow_symlinks; a name that begins
-with a dot, which is also what keeps "." and ".." out, save .well-known in the root (RFC 8615); what is neither
-file nor directory (a FIFO or device is opened without blocking and closed again).
+Never served: anything outside the root, whatever links say, unless follow_symlinks; a name that begins with a dot
+(which also excludes "." and ".."), but for /.well-known (RFC 8615); what is neither file nor directory (a FIFO or
+device is opened without blocking and closed again).
 
-The cache maps (root, path) to a File. Contents of up to MAX_SMALL bytes are held in memory, and up to MAX_WARM from
-when they are asked for a second time; larger files are held open. A File is looked at again once a second, when it is asked for; if its inode, size or times have
-changed it is loaded anew, and so are all when the root's path leads to another directory. It is bounded in files,
-bytes and descriptors; the file longest unasked goes first, and in any case after a minute.
+A sidecar is a precompressed form of a file, beside it: name.gz, name.br or name.zst.
 
-Invariants: a block in flight outlives its File (it is reference-counted). A File in a bucket is in the age list
-and counted, and only file_add and file_drop change either.
+The cache maps (root, path, coding) to a File. Contents of up to MAX_SMALL bytes are held in memory, and of up to
+MAX_WARM from the second request on; larger files are held open. A request for a File that was last checked a second ago
+or more checks it again: if its inode, size or times have changed, it is loaded anew, and so are all files of a root
+whose path leads to another directory. The cache is bounded in files, bytes and descriptors; the least recently checked
+file goes first, and in any case after a minute.
+
+Clients choose the paths, so they are hashed with a random key: nobody can make many share a bucket.
+
+Invariants: a block that is being sent outlives its File (it is reference-counted). A File in a bucket is in the age
+list and counted, and only file_add and file_drop change either.
 """
-
-import os
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcmp, memcpy, memset, strdup
+from libc.string cimport memcmp, memcpy, memset, strdup, strlen
 
-from c1m.buf cimport block_unref, block_new, hashed, put, put_text
+from c1m.buf cimport block_new, block_unref, load_be64, put, put_text
+from c1m.coding cimport BROTLI, CODINGS, GZIP, IDENTITY, ZSTD, Coding
 from c1m.linux cimport (
-    EAGAIN, EMFILE, ENFILE, ENOENT, ENOMEM, ENOSYS, EPERM, EXDEV, F_DUPFD_CLOEXEC, O_CLOEXEC, O_DIRECTORY, O_NOCTTY, O_NONBLOCK,
-    O_PATH, O_RDONLY, RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, S_ISDIR, S_ISREG, SYS_openat2, c_open, close, errno, fcntl,
-    fstat, open_how, openat, pread, readlink, stat_t, syscall, timespec,
+    EAGAIN, EMFILE, ENFILE, ENOENT, ENOMEM, ENOSYS, EPERM, EXDEV, F_DUPFD_CLOEXEC, O_CLOEXEC, O_DIRECTORY, O_NOCTTY,
+    O_NONBLOCK, O_PATH, O_RDONLY, RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, S_ISDIR, S_ISREG, SYS_openat2, c_open, close,
+    errno, fcntl, fstat, open_how, openat, pread, readlink, stat_t, syscall, timespec,
 )
+from c1m.siphash cimport SipKey, sip_key_new, siphash13
+
+cdef extern from "openssl/sha.h" nogil:
+    enum:
+        SHA256_DIGEST_LENGTH
+    unsigned char *SHA256(const unsigned char *bytes, size_t n, unsigned char *out) noexcept nogil
 
 cdef enum:
-    MAX_SMALL = 32 << 10        # bytes that are read into memory at once,
-    MAX_WARM = 128 << 10        # and when asked for again; beyond, sendfile costs less than a copy
-    MAX_OPEN = 256              # files held open
+    MAX_SMALL = 32 << 10         # bytes that are read into memory at once,
+    MAX_WARM = 128 << 10         # and from the second request on; beyond, sendfile costs less than a copy
+    MAX_OPEN = 256               # files held open
+    MAX_OPEN_TRIES = 8           # of openat2(2), while renames elsewhere make it fail
+    MAX_PROC_LINK = 32           # "/proc/self/fd/", ten digits, NUL
+    MIN_BUCKETS = 64             # a power of two
     TYPES = 4096                 # a power of two, with room to spare for some 1,500 extensions
-    FRESH_MS = 1000
-    IDLE_MS = 60000              # a file unasked for so long is forgotten: its disk space may be wanted
+    FRESH_MS = 1000              # for so long after a check a file is taken to be unchanged
+    IDLE_MS = 60000              # a file not asked for in so long is dropped: its disk space may be wanted
+
+cdef struct Wanted:              # what is looked up in the cache
+    Slice path
+    int root
+    Coding coding
+    int index                    # of a sidecar: the index name that its file has
+    uint64_t hash
 
 
-cdef bint files_init(Files *f, int files_most, size_t bytes_most) noexcept nogil:
-    """An empty set of roots, and the bounds of its cache. False: memory is out."""
+cdef bint files_init(Files *f, int max_files, size_t max_bytes) noexcept nogil:
+    """An empty set of roots, and the bounds of its cache. False: memory is out, or the kernel gives no random bytes."""
     memset(f, 0, sizeof(Files))
-    f.files_most, f.bytes_most = files_most, bytes_most
-    f.bucket_count = 64
-    while f.bucket_count < <uint32_t>files_most:
+    f.max_files, f.max_bytes = max_files, max_bytes
+    f.bucket_count = MIN_BUCKETS
+    while f.bucket_count < <uint32_t>max_files:
         f.bucket_count *= 2
     f.buckets = <File **>calloc(f.bucket_count, sizeof(File *))
     f.types = <MediaType *>calloc(TYPES, sizeof(MediaType))
-    return f.buckets != NULL and f.types != NULL
+    return f.buckets != NULL and f.types != NULL and sip_key_new(&f.key)
 
 
 cdef void files_free(Files *f) noexcept nogil:
+    """Frees all that was known and closes what was open."""
     cdef int i
     while f.oldest != NULL:
         file_drop(f, f.oldest)
@@ -81,12 +102,12 @@ cdef int files_root(Files *f, const char *path, bint follow_symlinks) noexcept n
         return -fault
     root.follow_symlinks = follow_symlinks
     f.roots_n += 1
-    spares_fill(f)               # now: by the first request visitors may have taken them all
+    spares_fill(f)               # by the first request connections may have taken all descriptors
     return f.roots_n - 1
 
 
 cdef bint root_open(Root *root) noexcept nogil:
-    """Opens what the path leads to now, if that is another directory than we have. False: we have it, or there is none."""
+    """Opens the directory that the path leads to, if it is not the one that is open. False: it is, or there is none."""
     cdef stat_t stat
     cdef int dir = c_open(root.path, O_PATH | O_DIRECTORY | O_CLOEXEC)
     if dir < 0:
@@ -100,8 +121,9 @@ cdef bint root_open(Root *root) noexcept nogil:
     return True
 
 
-cdef void root_check(Files *f, int number, int64_t now_ms) noexcept nogil:
-    """Once a second: where a release is put online by a link that is turned, what we know is of the one before."""
+cdef void root_refresh(Files *f, int number, int64_t now_ms) noexcept nogil:
+    """At most once a second: if the root's path leads elsewhere now (a deploy that switches a symlink), drops the
+    root's cached files."""
     cdef Root *root = &f.roots[number]
     cdef File *file = f.oldest
     cdef File *newer
@@ -118,9 +140,10 @@ cdef void root_check(Files *f, int number, int64_t now_ms) noexcept nogil:
 
 
 cdef bint files_index(Files *f, int root, Slice name) noexcept nogil:
-    """Adds a name that stands for its directory; the slice's bytes must outlive f. False: no room, or too long."""
+    """Adds an index name, to be tried after those added before. The slice's bytes must outlive f. False: there are
+    MAX_INDEX_NAMES, or the name is longer than MAX_NAME."""
     cdef Root *r = &f.roots[root]
-    if r.index_n == MAX_INDEX_NAMES or name.n > 255:
+    if r.index_n == MAX_INDEX_NAMES or name.n > MAX_NAME:
         return False
     r.index[r.index_n] = name
     r.index_n += 1
@@ -130,15 +153,16 @@ cdef bint files_index(Files *f, int root, Slice name) noexcept nogil:
 # ---- media types ----
 
 cdef bint files_type(Files *f, Slice extension, Slice name) noexcept nogil:
-    """Says what files of an extension (lower case, no dot) are; the slices' bytes must outlive f. False: no room."""
-    cdef uint8_t[16] key
+    """Sets the media type of an extension (lower case, no dot). The slices' bytes must outlive f. False: the table
+    is full."""
+    cdef uint8_t[MAX_EXTENSION + 1] key
     cdef MediaType *slot
     if not extension_key(extension, key):
         return True              # a longer extension is never looked up either
     slot = type_slot(f, key)
     if slot == NULL:
         return False
-    memcpy(slot.extension, key, 16)
+    memcpy(slot.extension, key, MAX_EXTENSION + 1)
     slot.name = name
     return True
 
@@ -147,9 +171,9 @@ cdef inline bint extension_key(Slice extension, uint8_t *key) noexcept nogil:
     """The extension, lower-cased and padded. False: it is empty or too long to be one."""
     cdef size_t i
     cdef uint8_t c
-    if extension.n == 0 or extension.n > 15:
+    if extension.n == 0 or extension.n > MAX_EXTENSION:
         return False
-    memset(key, 0, 16)
+    memset(key, 0, MAX_EXTENSION + 1)
     for i in range(extension.n):
         c = extension.at[i]
         key[i] = c | 0x20 if c'A' <= c <= c'Z' else c
@@ -158,17 +182,19 @@ cdef inline bint extension_key(Slice extension, uint8_t *key) noexcept nogil:
 
 cdef MediaType *type_slot(Files *f, const uint8_t *key) noexcept nogil:
     """The slot that holds this extension or is free for it; NULL if the table is full."""
-    cdef uint64_t at = hashed(key, 16, 0)
+    cdef uint64_t at = siphash13(&f.key, key, MAX_EXTENSION + 1)
+    cdef MediaType *slot
     cdef int i
     for i in range(TYPES):
         slot = &f.types[(at + i) & (TYPES - 1)]
-        if slot.extension[0] == 0 or memcmp(slot.extension, key, 16) == 0:
+        if slot.extension[0] == 0 or memcmp(slot.extension, key, MAX_EXTENSION + 1) == 0:
             return slot
     return NULL
 
 
 cdef Slice type_of(Files *f, Slice path) noexcept nogil:
-    cdef uint8_t[16] key
+    """The media type that goes with the path's extension."""
+    cdef uint8_t[MAX_EXTENSION + 1] key
     cdef MediaType *slot
     cdef size_t i = path.n
     while i > 0 and path.at[i - 1] != c'.' and path.at[i - 1] != c'/':
@@ -184,7 +210,7 @@ cdef Slice type_of(Files *f, Slice path) noexcept nogil:
 cdef int open_beneath(Files *f, const Root *root, const char *name, int flags) noexcept nogil:
     """Opens a relative name without leaving the root. The descriptor, or a negated errno."""
     cdef open_how how
-    cdef int fd = -1, tries
+    cdef int fd = -1
     if root.follow_symlinks:
         fd = openat(root.dir, name, flags)
         return fd if fd >= 0 else -errno
@@ -193,7 +219,7 @@ cdef int open_beneath(Files *f, const Root *root, const char *name, int flags) n
     memset(&how, 0, sizeof(how))
     how.flags = flags
     how.resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS
-    for tries in range(8):
+    for _ in range(MAX_OPEN_TRIES):
         fd = <int>syscall(SYS_openat2, root.dir, name, &how, sizeof(how))
         if fd >= 0:
             return fd
@@ -208,9 +234,10 @@ cdef int open_beneath(Files *f, const Root *root, const char *name, int flags) n
 
 
 cdef int open_checked(int root, const char *name, int flags) noexcept nogil:
-    """Opens the bare inode, wherever links lead, and goes on only if it lies below the root. All that kernels before 5.6 have."""
-    cdef char[4096] base, real
-    cdef char[32] link
+    """open_beneath without openat2(2), which came with Linux 5.6: opens the inode alone, wherever links lead, and only
+    if it lies below the root, the file. The descriptor, or a negated errno."""
+    cdef char[MAX_PATH + 1] base, real
+    cdef char[MAX_PROC_LINK] link
     cdef ssize_t base_n, real_n
     cdef int fd, reopened = -EXDEV
     fd = openat(root, name, O_PATH | O_CLOEXEC)
@@ -233,7 +260,8 @@ cdef int open_checked(int root, const char *name, int flags) noexcept nogil:
 
 
 cdef void spares_fill(Files *f) noexcept nogil:
-    """Holds back descriptors, as many of SPARES as can be had: also wherever one was closed, before a visitor takes it."""
+    """Fills the reserve of descriptors, as far as the process has any. To be called after one was closed, before a new
+    connection takes it."""
     cdef int spare
     while f.spares_n < SPARES:
         spare = fcntl(f.roots[0].dir, F_DUPFD_CLOEXEC, 0)
@@ -244,7 +272,7 @@ cdef void spares_fill(Files *f) noexcept nogil:
 
 
 cdef int open_sparing(Files *f, const Root *root, const char *name, int flags) noexcept nogil:
-    """open_beneath, with a descriptor held back for when visitors have taken all the others."""
+    """open_beneath, with a descriptor from the reserve if there is no other."""
     cdef int fd
     spares_fill(f)
     fd = open_beneath(f, root, name, flags)
@@ -257,70 +285,99 @@ cdef int open_sparing(Files *f, const Root *root, const char *name, int flags) n
 
 # ---- finding ----
 
-cdef FindResult files_find(Files *f, int root, Slice path, int64_t now_ms, File **found) noexcept nogil:
-    """Finds what an unescaped path that begins with a slash names; with FILE_FOUND, found is set."""
-    root_check(f, root, now_ms)
-    return find(f, root, path, NO_SIDECAR, now_ms, found)
+cdef FindResult files_find(
+    Files *f, int root, Slice path, uint32_t codings, int64_t now_ms, File **found
+) noexcept nogil:
+    """Finds what an unescaped path that begins with a slash names; with FILE_FOUND, found is set.
+
+    codings: those that the client prefers to the file as it is, best first, 2 bits for each Coding from the low end; 0
+    ends them. The first that there is a sidecar for, none older than the file, is found instead of the file: its path
+    and media type are the file's, its contents, time and ETag its own. Sidecars are looked for once a second at most.
+    """
+    cdef Wanted wanted
+    cdef FindResult result
+    cdef File *file
+    wanted.path = path
+    wanted.root = root
+    wanted.coding = IDENTITY
+    wanted.index = 0
+    root_refresh(f, root, now_ms)
+    result = find(f, &wanted, now_ms, found)
+    if result != FILE_FOUND or codings == 0:
+        return result
+    file = found[0]
+    sidecars_refresh(f, file, now_ms)
+    wanted.index = file.index
+    while codings & 3:
+        wanted.coding = <Coding>(codings & 3)
+        # Unless a sidecar is found, nothing is added to the cache: the file stays in it.
+        if file.sidecars >> wanted.coding & 1 and find(f, &wanted, now_ms, found) == FILE_FOUND:
+            return FILE_FOUND
+        codings >>= 2
+    found[0] = file
+    return FILE_FOUND
 
 
-cdef FindResult files_sidecar(Files *f, const File *file, uint8_t sidecar, int64_t now_ms, File **found) noexcept nogil:
-    """Finds an encoded form of a file. Its path and media type are the file's, its contents, time and ETag its own."""
-    return find(f, file.root, Slice(&file.path[0], file.path_n), sidecar, now_ms, found)
-
-
-cdef FindResult find(Files *f, int root, Slice path, uint8_t sidecar, int64_t now_ms, File **found) noexcept nogil:
-    cdef uint64_t hash = hashed(path.at, path.n, <uint64_t>root << 8 | sidecar)
-    cdef File *file = f.buckets[hash & (f.bucket_count - 1)]
-    while file != NULL:
-        if (file.hash == hash and file.root == root and file.sidecar == sidecar and
-                file.path_n == path.n and memcmp(file.path, path.at, path.n) == 0):
-            break
+cdef FindResult find(Files *f, Wanted *w, int64_t now_ms, File **found) noexcept nogil:
+    """Finds one form of a file, in the cache or below the root."""
+    cdef SipKey key = SipKey(f.key.k0, f.key.k1 ^ (<uint64_t>w.root << 8 | <uint64_t>w.coding))
+    cdef File *file
+    w.hash = siphash13(&key, w.path.at, w.path.n)
+    file = f.buckets[w.hash & (f.bucket_count - 1)]
+    while file != NULL and not is_wanted(file, w):
         file = file.chain
-    if file != NULL and (now_ms - file.checked_ms < FRESH_MS or still_there(f, file, now_ms)):
-        f.hits += 1
-        if file.body.fd >= 0 and file.size <= MAX_WARM:
-            file_warm(f, file)
-        found[0] = file
-        return FILE_FOUND
+    if file != NULL and (w.coding == IDENTITY or file.index == w.index):
+        if now_ms - file.checked_ms < FRESH_MS or still_there(f, file, now_ms):
+            f.hits += 1
+            if file.body.fd >= 0 and file.size <= MAX_WARM:
+                file_warm(f, file)
+            found[0] = file
+            return FILE_FOUND
     if file != NULL:
         file_drop(f, file)
     f.misses += 1
-    return file_load(f, root, path, sidecar, hash, now_ms, found)
+    return file_load(f, w, now_ms, found)
 
 
-cdef uint32_t files_sidecars(Files *f, File *file, int64_t now_ms) noexcept nogil:
-    """Which encoded forms of a file there are, none older than the file: bit per Sidecar. Looked for once a second."""
+cdef inline bint is_wanted(const File *file, const Wanted *w) noexcept nogil:
+    return (file.hash == w.hash and file.root == w.root and file.coding == w.coding and
+            file.path_n == w.path.n and memcmp(file.path, w.path.at, w.path.n) == 0)
+
+
+cdef void sidecars_refresh(Files *f, File *file, int64_t now_ms) noexcept nogil:
+    """Looks which sidecars a file has, none older than it, unless that was done within the last second."""
     cdef char[MAX_PATH + 1] name
     cdef stat_t stat
-    cdef uint32_t there = 0
-    cdef uint8_t sidecar
-    cdef int fd
+    cdef int coding, fd
     if file.sidecars_ms and now_ms - file.sidecars_ms < FRESH_MS:
-        return file.sidecars
-    for sidecar in range(1, SIDECARS):
-        if not name_of(&f.roots[file.root], Slice(&file.path[0], file.path_n), file.index, sidecar, name):
+        return
+    file.sidecars = 0
+    file.sidecars_ms = now_ms
+    for coding in range(<int>IDENTITY + 1, <int>CODINGS):
+        if not name_of(&f.roots[file.root], path_of(file), file.index, <Coding>coding, name):
             continue
         fd = open_sparing(f, &f.roots[file.root], name, O_PATH | O_CLOEXEC)
         if fd < 0:
             continue
         if fstat(fd, &stat) == 0 and S_ISREG(stat.st_mode) and not older(&stat.st_mtim, file):
-            there |= 1 << sidecar
+            file.sidecars |= 1 << coding
         close(fd)
         spares_fill(f)
-    file.sidecars = there
-    file.sidecars_ms = now_ms
-    return there
+
+
+cdef inline Slice path_of(const File *file) noexcept nogil:
+    return Slice(&file.path[0], file.path_n)
 
 
 cdef inline bint older(const timespec *time, const File *file) noexcept nogil:
-    """Whether something of that time is older than the file. Archives and copies may keep whole seconds only."""
+    """Whether that time is before the file's. Archives and copies may keep whole seconds only."""
     if time.tv_sec != file.mtime:
         return time.tv_sec < file.mtime
     return time.tv_nsec and time.tv_nsec < file.mtime_ns
 
 
 cdef int files_directory(Files *f, int root, Slice path) noexcept nogil:
-    """Opens the directory that a path with a slash at its end names, for reading. The descriptor, or a negated errno."""
+    """Opens for reading the directory named by a path that ends with a slash. The descriptor, or a negated errno."""
     cdef char[MAX_PATH + 1] name
     if path.n > MAX_PATH or hidden(path):
         return -ENOENT
@@ -338,28 +395,30 @@ cdef bint hidden(Slice path) noexcept nogil:
     return False
 
 
-cdef inline const char *ending_of(uint8_t sidecar) noexcept nogil:
-    if sidecar == SIDECAR_GZ:
+cdef inline const char *ending_of(Coding coding) noexcept nogil:
+    """What the name of a sidecar ends with."""
+    if coding == GZIP:
         return b".gz"
-    if sidecar == SIDECAR_BR:
+    if coding == BROTLI:
         return b".br"
-    return b".zst" if sidecar == SIDECAR_ZST else b""
+    return b".zst" if coding == ZSTD else b""
 
 
-cdef bint name_of(const Root *root, Slice path, int index, uint8_t sidecar, char *name) noexcept nogil:
+cdef bint name_of(const Root *root, Slice path, int index, Coding coding, char *name) noexcept nogil:
     """The file name below its root, at most MAX_PATH and NUL-terminated. False: not to be served."""
     cdef Slice last = Slice(NULL, 0)
+    cdef const char *ending = ending_of(coding)
     cdef uint8_t *to = <uint8_t *>name
     if path.at[path.n - 1] == c'/':
         if index >= root.index_n:
             return False
         last = root.index[index]
-    if path.n - 1 + last.n + (4 if sidecar else 0) > MAX_PATH or hidden(path):
+    if path.n - 1 + last.n + strlen(ending) > MAX_PATH or hidden(path):
         return False
     to = put(to, path.at + 1, path.n - 1)
     if last.n:
         to = put(to, last.at, last.n)
-    put_text(to, ending_of(sidecar))[0] = 0
+    put_text(to, ending)[0] = 0
     return True
 
 
@@ -371,14 +430,15 @@ cdef bint still_there(Files *f, File *file, int64_t now_ms) noexcept nogil:
     cdef int fd
     if file.index:
         return False             # an index name that comes before this one may have appeared
-    name_of(&f.roots[file.root], Slice(&file.path[0], file.path_n), 0, file.sidecar, name)
+    name_of(&f.roots[file.root], path_of(file), 0, <Coding>file.coding, name)
     fd = open_sparing(f, &f.roots[file.root], name, O_PATH | O_CLOEXEC)
     if fd < 0:
-        same = fd == -EMFILE or fd == -ENFILE or fd == -ENOMEM       # can't tell: better old than none
+        same = fd == -EMFILE or fd == -ENFILE or fd == -ENOMEM       # unknown: better stale than none
     else:
         same = (fstat(fd, &now) == 0 and now.st_ino == file.inode and now.st_dev == file.device and
-                now.st_size == file.size and now.st_mtim.tv_sec == file.mtime and now.st_mtim.tv_nsec == file.mtime_ns and
-                now.st_ctim.tv_sec == file.changed.tv_sec and now.st_ctim.tv_nsec == file.changed.tv_nsec)
+                now.st_size == file.size and now.st_mtim.tv_sec == file.mtime and
+                now.st_mtim.tv_nsec == file.mtime_ns and now.st_ctim.tv_sec == file.changed.tv_sec and
+                now.st_ctim.tv_nsec == file.changed.tv_nsec)
         close(fd)
         spares_fill(f)
     if same:
@@ -388,26 +448,26 @@ cdef bint still_there(Files *f, File *file, int64_t now_ms) noexcept nogil:
     return same
 
 
-cdef FindResult file_load(Files *f, int root, Slice path, uint8_t sidecar, uint64_t hash, int64_t now_ms, File **found) noexcept nogil:
+cdef FindResult file_load(Files *f, const Wanted *w, int64_t now_ms, File **found) noexcept nogil:
     """Opens what the path names and adds it to the cache."""
     cdef char[MAX_PATH + 1] name
-    cdef bint directory = path.at[path.n - 1] == c'/'
-    cdef int index = 0, fd
+    cdef const Root *root = &f.roots[w.root]
+    cdef bint directory = w.path.at[w.path.n - 1] == c'/'
+    cdef int index = w.index, fd
     cdef stat_t stat
-    while name_of(&f.roots[root], path, index, sidecar, name):
-        fd = open_sparing(f, &f.roots[root], name, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC)
-        # Not for a sidecar: its path is that of an open file, which might be the one to go.
-        while fd == -EMFILE and sidecar == NO_SIDECAR and open_file_drop(f):
-            fd = open_sparing(f, &f.roots[root], name, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC)
+    while name_of(root, w.path, index, w.coding, name):
+        fd = open_sparing(f, root, name, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC)
+        # Not for a sidecar: its file may be open, and the one to go.
+        while fd == -EMFILE and w.coding == IDENTITY and open_file_drop(f):
+            fd = open_sparing(f, root, name, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC)
         if fd >= 0:
             if fstat(fd, &stat) == 0 and S_ISREG(stat.st_mode):
-                found[0] = file_new(f, root, path, sidecar, fd, &stat)
+                found[0] = file_new(w, fd, &stat)
                 if found[0] == NULL:
                     return FILE_BUSY
                 found[0].index = index
-                found[0].type = type_of(f, f.roots[root].index[index] if directory else path)
+                found[0].type = type_of(f, root.index[index] if directory else w.path)
                 found[0].checked_ms = now_ms
-                found[0].hash = hash
                 file_add(f, found[0])
                 spares_fill(f)
                 return FILE_FOUND
@@ -416,15 +476,15 @@ cdef FindResult file_load(Files *f, int root, Slice path, uint8_t sidecar, uint6
                 return FILE_DIRECTORY
         elif fd == -EMFILE or fd == -ENFILE or fd == -ENOMEM:
             return FILE_BUSY
-        if not directory:
+        if not directory or w.coding != IDENTITY:
             break
         index += 1
     return FILE_NONE
 
 
-cdef File *file_new(Files *f, int root, Slice path, uint8_t sidecar, int fd, const stat_t *stat) noexcept nogil:
+cdef File *file_new(const Wanted *w, int fd, const stat_t *stat) noexcept nogil:
     """What is known of an open file, which it takes over. NULL: memory is out, and fd is closed."""
-    cdef File *file = <File *>calloc(1, sizeof(File) + path.n)
+    cdef File *file = <File *>calloc(1, sizeof(File) + w.path.n)
     if file != NULL:
         file.body = body_of(fd, stat)
     if file == NULL or file.body == NULL:
@@ -439,28 +499,43 @@ cdef File *file_new(Files *f, int root, Slice path, uint8_t sidecar, int fd, con
     file.changed = stat.st_ctim
     file.device = stat.st_dev
     file.inode = stat.st_ino
-    file.sidecar = sidecar
-    etag_make(file, stat)
-    file.root = root
-    file.path_n = <uint32_t>path.n
-    memcpy(file.path, path.at, path.n)
+    file.coding = w.coding
+    file.root = w.root
+    file.hash = w.hash
+    file.path_n = <uint32_t>w.path.n
+    memcpy(file.path, w.path.at, w.path.n)
+    if not etag_make(file, stat):
+        block_unref(file.body)
+        free(file)
+        return NULL
     return file
 
 
-cdef void etag_make(File *file, const stat_t *stat) noexcept nogil:
-    """Of a small file a hash of its contents; else of the times, too: size and mtime alone stay, where a build sets all times alike
-    (RFC 9110 section 8.8.1). What is an encoded form of a file says so, for it may be as long and as old."""
-    cdef uint64_t version
+cdef bint etag_make(File *file, const stat_t *stat) noexcept nogil:
+    """Makes a strong validator (RFC 9110 section 8.8.1): 128 bits of SHA-256, the size, and the sidecar's ending.
+
+    What is hashed are a small file's contents: whoever writes them cannot make two that share an ETag. Of a larger file
+    it is both times, because builds that set every mtime alike would leave only the size to tell versions apart.
+    False: libcrypto is out of memory.
+    """
+    cdef uint8_t[SHA256_DIGEST_LENGTH] digest
+    cdef timespec[2] times
+    cdef unsigned char *hashed
     if file.size <= MAX_SMALL:
-        version = hashed(file.body.data, file.body.size, 0)
+        hashed = SHA256(file.body.data, file.body.size, digest)
     else:
-        version = hashed(<const uint8_t *>&stat.st_mtim, sizeof(timespec), 0) ^ hashed(<const uint8_t *>&stat.st_ctim, sizeof(timespec), 1)
-    file.etag = Slice(&file.etag_text[0], snprintf(<char *>file.etag_text, MAX_ETAG, '"%llx-%llx%s"',
-                      <unsigned long long>version, <unsigned long long>file.size, ending_of(file.sidecar)))
+        times[0], times[1] = stat.st_mtim, stat.st_ctim
+        hashed = SHA256(<const uint8_t *>times, sizeof(times), digest)
+    if hashed == NULL:
+        return False
+    file.etag = Slice(&file.etag_text[0], snprintf(
+        <char *>file.etag_text, MAX_ETAG, '"%016llx%016llx-%llx%s"', <unsigned long long>load_be64(digest),
+        <unsigned long long>load_be64(digest + 8), <unsigned long long>file.size, ending_of(<Coding>file.coding)))
+    return True
 
 
 cdef void file_warm(Files *f, File *file) noexcept nogil:
-    """Reads a file that is held open into memory. Where it has become shorter or memory is out, it stays as it is."""
+    """Reads a file that is held open into memory. If it has become shorter, or memory is out, it stays as it is."""
     cdef Block *block = block_read(file.body.fd, file.size)
     if block == NULL or <int64_t>block.size < file.size:
         block_unref(block)
@@ -486,20 +561,20 @@ cdef Block *block_read(int fd, size_t n) noexcept nogil:
 
 
 cdef Block *body_of(int fd, const stat_t *stat) noexcept nogil:
-    """A small file's contents, or a larger one's descriptor, which is then the block's to close. NULL: memory is out."""
+    """A small file's contents, or a larger one's descriptor, which the block then closes. NULL: memory is out."""
     cdef Block *block
     if stat.st_size > MAX_SMALL:
         block = block_new(0)
         if block != NULL:
             block.fd = fd
         return block
-    block = block_read(fd, stat.st_size)     # if it has become shorter since fstat, what is there is what it is
+    block = block_read(fd, stat.st_size)     # shorter than stat says, if it was cut since
     if block != NULL:
         close(fd)
     return block
 
 
-# ---- the cache's books ----
+# ---- the cache: buckets, ages and bounds ----
 
 cdef void file_add(Files *f, File *file) noexcept nogil:
     cdef File **bucket = &f.buckets[file.hash & (f.bucket_count - 1)]
@@ -515,17 +590,18 @@ cdef void file_add(Files *f, File *file) noexcept nogil:
 
 
 cdef inline size_t memory_of(const File *file) noexcept nogil:
+    """Bytes that a file takes, its contents and head included."""
     return sizeof(File) + file.path_n + file.body.size + (0 if file.head == NULL else file.head.capacity)
 
 
-cdef void bounds_keep(Files *f, const File *asked) noexcept nogil:
-    """Forgets the files longest unasked, but for the one at hand, until the cache is within its bounds."""
-    while f.oldest != asked and (f.count > f.files_most or f.bytes > f.bytes_most):
+cdef void bounds_keep(Files *f, const File *current) noexcept nogil:
+    """Drops the least recently checked files, but not the current one, until the cache is within its bounds."""
+    while f.oldest != current and (f.count > f.max_files or f.bytes > f.max_bytes):
         file_drop(f, f.oldest)
 
 
 cdef void files_keep(Files *f, File *file, Block *head) noexcept nogil:
-    """Keeps a block of the caller's with a file, which must be the one asked for last, in place of any other."""
+    """Keeps a block of the caller's with the file found last, in place of any other; takes over the reference."""
     f.bytes -= memory_of(file)
     block_unref(file.head)
     file.head = head
@@ -534,13 +610,13 @@ cdef void files_keep(Files *f, File *file, Block *head) noexcept nogil:
 
 
 cdef void files_forget(Files *f, int64_t now_ms) noexcept nogil:
-    """Forgets files that nobody has asked for in a minute."""
+    """Drops files that were not asked for within a minute."""
     while f.oldest != NULL and now_ms - f.oldest.checked_ms >= IDLE_MS:
         file_drop(f, f.oldest)
 
 
 cdef bint open_file_drop(Files *f) noexcept nogil:
-    """Drops the file longest unasked of those held open; False if there is none."""
+    """Drops the least recently checked of the files held open; False if there is none."""
     cdef File *file = f.oldest
     while file != NULL and file.body.fd < 0:
         file = file.newer
@@ -583,67 +659,3 @@ cdef inline void age_unlink(Files *f, File *file) noexcept nogil:
         f.oldest = file.newer
     else:
         file.older.newer = file.newer
-
-
-# ---- a window for tests and fuzzers ----
-
-cdef class Roots:
-    """Document roots as Python sees them.
-
-    paths: directories; types: media types by extension without its dot; index: names that stand for their directory;
-    openat2: False to do without that call; files_most and bytes_most: the bounds of the cache.
-    """
-
-    cdef Files f
-    cdef list types, index
-
-    def __cinit__(self, paths, types, bint openat2=True, index=("index.html",), bint follow_symlinks=False,
-                  int files_most=16384, size_t bytes_most=67108864):
-        if not files_init(&self.f, files_most, bytes_most):
-            raise MemoryError
-        self.f.no_openat2 = not openat2
-        self.types = [(extension.encode(), name.encode()) for extension, name in types.items()]
-        self.f.default_type = Slice(b"application/octet-stream", 24)
-        for extension, name in self.types:
-            files_type(&self.f, Slice(extension, len(extension)), Slice(name, len(name)))
-        self.index = [os.fsencode(name) for name in index]
-        for path in paths:
-            root = files_root(&self.f, os.fsencode(path), follow_symlinks)
-            if root < 0:
-                raise OSError(-root, os.strerror(-root), path)
-            for name in self.index:
-                files_index(&self.f, root, Slice(name, len(name)))
-
-    def __dealloc__(self):
-        files_free(&self.f)
-
-    def find(self, int root, bytes path, int64_t now_ms=0, str encoded=None):
-        """A dict that describes the file (or its "gz", "br" or "zst" sidecar), "directory", None, or "busy"."""
-        cdef File *file
-        cdef FindResult kind = files_find(&self.f, root, Slice(path, len(path)), now_ms, &file)
-        if kind == FILE_DIRECTORY:
-            return "directory"
-        if kind == FILE_NONE:
-            return None
-        if kind == FILE_BUSY:
-            return "busy"
-        endings = [None, "gz", "br", "zst"]
-        there = files_sidecars(&self.f, file, now_ms)
-        if encoded is not None and (not there >> endings.index(encoded) & 1 or
-                                    files_sidecar(&self.f, file, endings.index(encoded), now_ms, &file) != FILE_FOUND):
-            return None
-        if file.body.fd >= 0:
-            contents = os.pread(file.body.fd, file.size, 0)
-        else:
-            contents = file.body.data[:file.body.size]
-        return {
-            "size": file.size, "mtime": file.mtime, "type": file.type.at[:file.type.n], "etag": file.etag.at[:file.etag.n],
-            "in_memory": file.body.fd < 0, "contents": contents,
-            "sidecars": [endings[i] for i in range(1, SIDECARS) if there >> i & 1],
-        }
-
-    def forget(self, int64_t now_ms):
-        files_forget(&self.f, now_ms)
-
-    def counters(self):
-        return {"files": self.f.count, "open": self.f.open_count, "bytes": self.f.bytes, "hits": self.f.hits, "misses": self.f.misses}

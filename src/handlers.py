@@ -1,10 +1,14 @@
-"""What a WebSocket handler raises, and what it returns to refuse a client."""
+"""What a WebSocket handler has to be, what it raises, and what it returns to refuse a client."""
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import re
 from collections.abc import Mapping
+from typing import Any
 
+EVENTS = ("on_upgrade", "on_open", "on_message", "on_drain", "on_close")
 _FIELD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+: [\t\x20-\x7e]*")
 _MOST = 8192
 # The server's to say: they frame the answer, or speak of the connection.
@@ -48,3 +52,27 @@ class Reject:
         self.status = status
         self.body = reason.encode()
         self.fields = "".join(f"{name}: {value}\r\n" for name, value in fields.items()).encode()
+
+
+def methods_of(handler: Any) -> dict[str, Any]:
+    """The methods of a handler, by name."""
+    if inspect.isclass(handler):
+        raise TypeError(f"handler: {handler.__name__} is a class; pass an object of it")
+    methods = {name: getattr(handler, name) for name in EVENTS if callable(getattr(handler, name, None))}
+    for name in {name for name in dir(handler) if name.startswith("on_")}.difference(EVENTS):
+        if meant := difflib.get_close_matches(name, EVENTS, 1, 0.8):
+            raise TypeError(f"handler: {name} is no event; {meant[0]} is")
+    if not methods:
+        if not callable(handler):
+            raise TypeError(f"handler: {handler!r} is no function and has none of the methods {', '.join(EVENTS)}")
+        methods = {"on_message": handler if inspect.isroutine(handler) else handler.__call__}
+    for name, method in methods.items():
+        if inspect.isasyncgenfunction(method):
+            raise TypeError(f"handler: {name} can't be an asynchronous generator function")
+    if inspect.iscoroutinefunction(methods.get("on_upgrade")):
+        raise TypeError("handler: on_upgrade can't be a coroutine function")
+    return methods
+
+
+def has_coroutines(methods: dict[str, Any]) -> bool:
+    return any(map(inspect.iscoroutinefunction, methods.values()))

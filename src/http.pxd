@@ -125,6 +125,7 @@ cdef struct HttpRequest:         # slices point into the bytes given to http_nex
     uint32_t flags               # HttpFlag
     Slice line                   # the request line as it came; if incomplete, what precedes a control character
     Slice path                   # still escaped; every escape is well-formed, none is NUL or a slash
+    bint plain_path              # it has no escape and no two slashes in a row: http_unescape would not change it
     Slice query                  # without its question mark
     Slice host
     uint32_t content_length

@@ -243,6 +243,7 @@ cdef inline int target_parse(const uint8_t *at, const uint8_t *stop, HttpRequest
     cdef const uint8_t *from_ = at
     r.host.n = 0
     r.query.n = 0
+    r.plain_path = True
     if at[0] != c'/':
         if r.method == CONNECT:
             r.host = Slice(at, stop - at)
@@ -268,11 +269,15 @@ cdef inline int target_parse(const uint8_t *at, const uint8_t *stop, HttpRequest
     elif r.method == CONNECT:
         return 400
     while at < stop and at[0] != c'?':
-        if at[0] == c'%':
-            if not escape_ok(at, stop):
-                return 400
-            if (at[1] == c'0' and at[2] == c'0') or (at[1] == c'2' and at[2] | 0x20 == c'f'):
-                return 400
+        if at[0] <= c'/':        # punctuation, of which two kinds matter: few bytes of a path need a closer look
+            if at[0] == c'%':
+                if not escape_ok(at, stop):
+                    return 400
+                if (at[1] == c'0' and at[2] == c'0') or (at[1] == c'2' and at[2] | 0x20 == c'f'):
+                    return 400
+                r.plain_path = False
+            elif at[0] == c'/' and at > from_ and (at - 1)[0] == c'/':
+                r.plain_path = False
         at += 1
     if at > from_:
         r.path = Slice(from_, at - from_)

@@ -96,7 +96,12 @@ cdef extern from *:
     int AF_INET, AF_INET6
     const char *inet_ntop(int family, const void *address, char *to, unsigned int n) noexcept nogil
 
-    # pthread_self(3), pthread_mutex_lock(3)
+    # clock_gettime(2)
+    struct timespec:
+        long tv_sec
+        long tv_nsec
+
+    # pthread_self(3), pthread_mutex_lock(3), pthread_cond_timedwait(3)
     unsigned long pthread_self() noexcept nogil
     ctypedef struct pthread_mutex_t:
         pass
@@ -104,11 +109,14 @@ cdef extern from *:
     int pthread_mutex_destroy(pthread_mutex_t *lock) noexcept nogil
     int pthread_mutex_lock(pthread_mutex_t *lock) noexcept nogil
     int pthread_mutex_unlock(pthread_mutex_t *lock) noexcept nogil
+    ctypedef struct pthread_cond_t:
+        pass
+    int pthread_cond_init(pthread_cond_t *condition, void *attributes) noexcept nogil
+    int pthread_cond_destroy(pthread_cond_t *condition) noexcept nogil
+    int pthread_cond_broadcast(pthread_cond_t *condition) noexcept nogil
+    int pthread_cond_timedwait(pthread_cond_t *condition, pthread_mutex_t *lock, const timespec *until) noexcept nogil
 
     # open(2), openat2(2), fstat(2)
-    struct timespec:
-        long tv_sec
-        long tv_nsec
     struct stat_t "stat":
         uint64_t st_dev
         uint64_t st_ino
@@ -148,6 +156,8 @@ cdef extern from *:
     void *MAP_FAILED
     void *mmap(void *at, size_t n, int protection, int flags, int fd, int64_t offset) noexcept nogil
     int munmap(void *at, size_t n) noexcept nogil
+    int MADV_DONTNEED
+    int madvise(void *at, size_t n, int advice) noexcept nogil
 
     # signal(7)
     void ignore_sigpipe "c1m_ignore_sigpipe"() noexcept nogil
@@ -169,5 +179,5 @@ cdef extern from *:
     # clock_gettime(2), gmtime_r(3)
     struct tm:
         int tm_sec, tm_min, tm_hour, tm_mday, tm_mon, tm_year, tm_wday
-    int CLOCK_MONOTONIC, CLOCK_REALTIME_COARSE, CLOCK_MONOTONIC_COARSE
+    int CLOCK_MONOTONIC, CLOCK_REALTIME, CLOCK_REALTIME_COARSE, CLOCK_MONOTONIC_COARSE
     int clock_gettime(int clock, timespec *out) noexcept nogil

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import threading
 from collections.abc import Callable
+
+log = logging.getLogger("c1m")
 
 _EVERY = 0.25
 """Seconds between two batches."""
@@ -49,6 +52,16 @@ class LogWriter:
         return fd
 
     def _run(self) -> None:
+        try:
+            self._move()
+        except Exception:
+            log.exception("access_log: nothing more is written to %s until the server starts anew", self._path)
+        finally:
+            os.close(self._fd)
+            self._give_up()
+
+    def _move(self) -> None:
+        """Takes lines and writes them until close()."""
         closing = False
         while not closing:
             self._wake.wait(_EVERY)
@@ -64,8 +77,6 @@ class LogWriter:
                 os.close(self._fd)
                 self._fd = fresh
                 self._give_up()
-        os.close(self._fd)
-        self._give_up()
 
     def _write(self, lines: bytes) -> None:
         lines = self._torn + lines
@@ -75,12 +86,18 @@ class LogWriter:
                 written += os.write(self._fd, memoryview(lines)[written : written + (1 << 20)])
                 torn = lines[written - 1] != ord("\n")
             except BlockingIOError:
-                select.select((), (self._fd,), ())
+                self._wait()
             except OSError:
                 break  # the disk is full or the reader has gone: these lines are lost, the next may not be
         end = lines.index(b"\n", written) + 1 if torn else written
         self._torn = lines[written:end]  # goes before the next, so that the file has whole lines
         self._lost(lines.count(b"\n", end))
+
+    def _wait(self) -> None:
+        """Returns when the file takes more, or has failed. By poll(2), for select(2) knows no descriptor over 1023."""
+        writable = select.poll()
+        writable.register(self._fd, select.POLLOUT)
+        writable.poll()
 
     def _give_up(self) -> None:
         """Where the rest of a line belongs nothing more will be written."""

@@ -5,97 +5,111 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from c1m.buf cimport Block
 from c1m.linux cimport epoll_event
 
-cdef enum ConnKind:              # what an entry of the table is
+cdef enum:                       # Conn.protocol: what an entry of the table is
     FREE
-    VISITOR
     LISTENER
-    WAKER                        # the eventfd by which other threads get our attention
+    WAKER                        # the eventfd by which other threads wake the reactor
     SIGNALS                      # the socket that Python's signal handler writes to
+    FIRST_PROTOCOL               # this and up: a connection, which speaks what protocol_add was given
+    MAX_PROTOCOL_NUMBER = 16
 
-cdef enum ConnFlag:
-    CLOSED = 0x01                # to be freed at the end of this turn; nothing more happens to it
-    FINISHING = 0x02             # closes when all output has left; reads no more
-    LINGER = 0x04                # and then reads the peer's rest away, lest a reset overtake our last answer
+cdef enum ConnFlag:              # Conn.flags; the upper byte is the protocol's own
+    CLOSED = 0x01                # to be freed at the end of this iteration; nothing more happens to it
+    FINISHING = 0x02             # closes when all output has been sent; is read no more
+    LINGER = 0x04                # and then discards what still comes, lest a reset overtake our last response
     LINGERING = 0x08             # doing so
-    PEER_DONE = 0x10             # the peer has sent all it will
-    PAUSED = 0x20                # not read until most of its output has drained
+    CLIENT_DONE = 0x10           # the client has sent all it will
+    READ_PAUSED = 0x20           # not read until most of its output has been sent
     WATCHING_OUT = 0x40          # EPOLLOUT is in its set
-    AGAIN = 0x80                 # on the list for the next turn
-    ENDING = 0x100               # the end of its stream has had its edge: read until it comes
-    HELD = 0x200                 # not read until the application lets go
-    RESUMED = 0x400              # bytes kept aside are to be looked at although none came
-    DIRTY = 0x800                # on the list of those whose queue is sent at the end of this turn
-    WANTS_DRAIN = 0x1000         # on.drained is wanted, though output may never have stalled
-    STALLED = 0x2000             # the kernel would not take all of its output: its deadline is the stall timer's
-    UNGATED = 0x4000             # read however much output waits: the application bounds that itself
-    DUPLEX = 0x8000              # input goes on while output waits: what the application left of it is not whole yet
+    READY = 0x80                 # in the ready queue
+    HANGING_UP = 0x100           # the end of its stream has had its edge: read until it comes
+    APP_PAUSED = 0x200           # not read until the application resumes it
+    RESUMED = 0x400              # the input kept aside is to be looked at although none came
+    UNFLUSHED = 0x800            # in the flush queue
+    NOTIFY_DRAIN = 0x1000        # on.drained is wanted, though output may never have been blocked
+    WRITE_BLOCKED = 0x2000       # the kernel would not take all of its output: its deadline is the write timeout's
+    NO_BACKPRESSURE = 0x4000     # read however much output waits: the application bounds that itself
+    BATCHED = 0x8000             # its events come after the others' of an iteration: see Callbacks.release
+    OWN_FLAG = 0x1000000         # the protocol's first; seven more follow
 
-cdef struct Piece:               # some bytes of a block, waiting to be sent
-    Piece *next
+cdef struct Segment:             # some bytes of a block, waiting to be sent
+    Segment *next
     Block *block
     int64_t at                   # where they begin, in block.data or in block.fd's file
-    size_t left
+    size_t left                  # bytes still to be sent, at least 1
     uint32_t tag                 # the application's: what kind of output it is; 0 is never dropped
-    bint begun                   # some of it has left: the rest must follow
+    bint begun                   # some of it was sent, or tried to be: the rest must follow
 
-cdef struct Queue:               # output the kernel would not take yet, first to last
-    Piece *first
-    Piece *last
+cdef struct SendQueue:           # 32 bytes: output the kernel would not take yet, first to last; by fd in Reactor.queues
+    Segment *first
+    Segment *last
     size_t bytes
-    uint32_t pieces
-    int unacked                  # bytes that the kernel held besides, when the stall timer was last set
-    Queue *next                  # among those that are in nobody's use
+    uint32_t segments
+    int unacknowledged           # bytes that the kernel held besides, when the write timeout was last set
 
 cdef struct Conn:                # 64 bytes, one cache line; its index in the table is its fd
-    uint8_t kind                 # ConnKind
-    uint8_t state                # the application's: what this visitor speaks
-    uint16_t flags               # ConnFlag
-    uint32_t generation          # lives of this fd before this one; an event of another life is not ours
+    uint8_t protocol             # FREE to SIGNALS, or which of Reactor.protocols
+    uint8_t timeout              # the timeout class of its deadline, 0 for none
+    uint16_t route               # the protocol's own
+    uint32_t flags               # ConnFlag
+    uint32_t generation          # connections that had this fd before; a handle or event of another one is not ours
     int32_t prev, next           # neighbours in the list of its deadline, by fd
-    uint32_t tick                # when the deadline falls
-    uint8_t timer                # which list that is, 0 for none
-    uint8_t extra                # the application's
-    uint16_t route               # the application's: which of its routes this visitor is on
-    uint64_t[2] engine           # the application's: where its parser stands
+    uint32_t tick                # when the deadline is due
+    uint64_t[2] parser           # the protocol's own: where its parser stands
     Block *input                 # bytes received that begin something not yet whole; NULL while idle
-    Queue *output                # NULL while idle
-    void *cold                   # the application's: all that an idle visitor does not need
+    SendQueue *output            # NULL while idle
+    void *session                # the protocol's own: all that an idle connection does not need; NULL while idle
 
-cdef struct Peer:                # who a visitor is: once it has reset the connection the kernel can't be asked any more
+cdef struct Peer:                # a client's address: after a reset the kernel can't be asked any more
     uint8_t family               # AF_INET or AF_INET6; of any other there is no address
     uint8_t[16] address
 
-cdef struct Timer:               # visitors whose deadline lies the same duration ahead, soonest first
+cdef struct TimeoutClass:        # connections whose deadline lies the same duration ahead, soonest first
     uint32_t ticks
     int32_t first, last          # fds, -1 for none
 
-ctypedef size_t (*readable_t)(void *app, Conn *c, uint8_t *bytes, size_t n) noexcept nogil
-ctypedef void (*event_t)(void *app, Conn *c) noexcept nogil
-ctypedef void (*note_t)(void *app, int what) noexcept nogil
-ctypedef bint (*call_t)(void *app) noexcept nogil
+cdef struct FdQueue:             # a ring of fds, each in it once at most
+    int32_t *fds
+    uint32_t mask                # its capacity, a power of two, less 1
+    uint32_t head
+    uint32_t count
 
-cdef enum Note:                  # what the reactor has to say for the log
+ctypedef size_t (*readable_t)(void *owner, Conn *c, uint8_t *bytes, size_t n) noexcept nogil
+ctypedef void (*event_t)(void *owner, Conn *c) noexcept nogil
+ctypedef void (*note_t)(void *app, int what, int64_t number) noexcept nogil
+ctypedef bint (*woken_t)(void *app) noexcept nogil
+ctypedef void (*call_t)(void *app) noexcept nogil
+
+cdef enum Note:                  # what the reactor has to say for the log, with a number
     NOTE_FULL                    # no descriptors left: not accepting
     NOTE_NOT_FULL                # accepting again
+    NOTE_UNWATCHED               # epoll would not watch a new connection, which was closed; an errno
 
-cdef struct Upcalls:             # all that the reactor calls above it
-    event_t opened               # a visitor came: set its first deadline
-    readable_t readable          # bytes came, or output has drained (then n may be 0): returns how many were used up
-    event_t drained              # output that had stalled has left, or some of it where that is WANTS_DRAIN; readable follows
+cdef struct Protocol:            # what a connection's events do; `owner` is the first argument of each
+    void *owner
+    event_t opened               # it was accepted: set its first deadline
+    readable_t readable          # bytes came, or output was sent (then n may be 0): returns how many were used up. It must
+                                 # use some of RECV_BUFFER bytes, or pause or finish the connection
+    event_t drained              # blocked output was sent, or some of it where that is NOTIFY_DRAIN; readable follows
     event_t expired              # its deadline passed: close it, or set another
-    event_t leaving              # the server is about to stop: say goodbye, conn_finish what is idle
-    event_t closed               # free what hangs on conn.cold
+    event_t shutdown             # the server is about to stop: say goodbye, conn_finish what is idle
+    event_t closed               # free the session
+    bint reads_while_writing     # what readable leaves of its input is not whole yet, whatever output waits
+
+cdef struct Callbacks:           # what the reactor calls of the application as a whole
+    void *app
     note_t note
-    call_t woken                 # another thread called wake: returns whether all that was asked for is done
-    call_t alarm                 # the time that reactor_alarm set has come; the answer does not count
+    woken_t woken                # another thread called wake: returns whether all that was asked for is done
+    call_t alarm                 # the time that reactor_alarm set has come
+    call_t release               # a stage of the iteration is over: let go of what was taken for its connections (the GIL)
 
 cdef enum:
-    TIMERS = 64
+    MAX_TIMEOUT_CLASSES = 64
     TICK_SHIFT = 6               # a tick is 64 ms: what a deadline may be late by, and how often it can move
-    OUTBOX = 256 << 10
-    MAX_UNSENT = 256 << 10     # backlog above which a visitor is read no further
-    PIECE_COST = 96              # bytes of memory that a piece takes beside those it sends
-    MAX_PEER_TEXT = 46               # an address as text, with its final zero (INET6_ADDRSTRLEN)
+    WRITE_BUFFER = 256 << 10
+    MAX_UNSENT = 256 << 10       # queued bytes above which a connection is read no further
+    SEGMENT_COST = 96            # bytes of memory that a segment takes beside those it sends
+    MAX_PEER_TEXT = 46           # an address as text, with its final zero (INET6_ADDRSTRLEN)
 
 cdef struct Reactor:
     int epoll
@@ -103,94 +117,114 @@ cdef struct Reactor:
     int top                      # no entry above this one was ever used
     int listeners_top            # nor for a listener above this one
     Conn *table
-    Peer *peers                  # by fd, too; NULL while nobody wants to know
+    SendQueue *queues            # by fd, too
+    uint16_t *queues_used        # of each QUEUE_CHUNK of them; QUEUES_TOUCHED: of none, but its memory is to be given back
+    Peer *peers                  # by fd, too; NULL where nobody wants to know
     epoll_event *events
-    uint8_t *inbox               # what the visitor at hand has sent
-    uint8_t *outbox              # what is to be sent to it when its visit ends
-    size_t outbox_n
-    uint64_t *again              # visitors to be visited next turn: generation << 32 | fd
-    uint64_t *again_now
-    int again_n
-    Conn *visited                # whose answers the outbox holds; NULL between visits
-    int32_t *dirty               # fds with output that conn_post queued, to be sent at the end of the turn
-    int dirty_n
-    bint in_turn
-    int64_t until_ns             # when those who come in this turn have had their time (CLOCK_MONOTONIC)
-    size_t share                 # bytes of queued output that each visitor may send in this turn
+    int32_t *batched             # events of BATCHED connections, by index
+    Protocol[MAX_PROTOCOL_NUMBER] protocols
+    int protocols_n
+    uint8_t *recv_buffer         # what the current connection has sent
+    uint8_t *write_buffer        # what is to be sent to it when its dispatch ends
+    size_t write_n
+    Conn *current                # the connection being dispatched: whose responses the write buffer holds; or NULL
+    uint64_t current_sent        # bytes that the kernel has taken since its dispatch began
+    FdQueue ready                # connections to be dispatched although no event may come
+    FdQueue flush                # connections whose send queue is to be sent at the end of the iteration
+    bint iterating
+    bint nudged                  # the waker was written to because something waits for the next iteration
+    int64_t until_ns             # when this iteration's files have had their time (CLOCK_MONOTONIC)
+    size_t share                 # bytes of queued output that each connection may send in this iteration
     unsigned long thread         # that runs the reactor, 0 for none (pthread_self(3))
-    Queue *spare_queues          # never freed while the reactor lives: see conn_unsent
-    int32_t *doomed              # fds to be closed at the end of the turn
-    int doomed_n
-    Timer[TIMERS] timers
-    int timers_n
-    uint8_t stall_timer, linger_timer
-    int64_t now_ms               # CLOCK_MONOTONIC_COARSE, read once a turn
+    int32_t *closing             # fds to be closed at the end of the iteration
+    int closing_n
+    TimeoutClass[MAX_TIMEOUT_CLASSES] timeouts
+    int timeouts_n
+    uint8_t write_timeout, linger_timeout
+    int64_t now_ms               # CLOCK_MONOTONIC_COARSE, read once an iteration
     int64_t unix_s               # CLOCK_REALTIME_COARSE, likewise
     uint32_t tick
     bint interrupted             # a signal came: run returns so that Python may look
+    int fault                    # errno of an epoll_wait that failed: nothing can be served any more
+    bint forked                  # this is the child of a fork, where everything was closed
     bint full                    # out of descriptors: listeners are not watched
     uint32_t full_tick           # since when
     uint32_t noted_tick          # when the log was last told
     bint noted
     int waker
-    int asked                    # written by other threads before they wake us: Ask
-    bint leaving
-    int64_t leave_by_ms
-    int64_t grace_ms
-    Upcalls on
-    void *app
-    int64_t live                 # visitors now
-    uint64_t accepted, received, sent, full_count, turns
+    int asked                    # written by other threads before they wake us: Asked
+    int64_t grace_ms             # likewise
+    bint shutting_down
+    int shutdown_fd              # the next to hear of it
+    int64_t shutdown_by_ms       # when it ends, whatever is in flight
+    Callbacks on
+    int64_t connections          # now
+    uint64_t accepted, unwatched, received, sent, full_count, iterations
 
-cdef enum Ask:
-    ASK_LEAVE = 1
-    ASK_STOP = 2
+cdef enum Asked:
+    ASKED_SHUTDOWN = 1
+    ASKED_STOP = 2
 
-cdef uint8_t timer_for(Reactor *r, int64_t ms) noexcept nogil
-cdef void conn_deadline(Reactor *r, Conn *c, uint8_t timer) noexcept nogil
-cdef uint8_t *conn_room(Reactor *r, Conn *c, size_t n) noexcept nogil
+cdef int reactor_init(Reactor *r, int64_t write_timeout_ms) noexcept nogil
+cdef void reactor_free(Reactor *r) noexcept nogil
+cdef int reactor_watch(Reactor *r, int fd, uint8_t protocol) noexcept nogil
+cdef bint reactor_keep_peers(Reactor *r) noexcept nogil
+cdef void reactor_iterate(Reactor *r, int wait_ms) noexcept nogil
+cdef bint reactor_run(Reactor *r) noexcept nogil
+cdef int poll_timeout(Reactor *r) noexcept nogil
+cdef bint shutdown_done(const Reactor *r) noexcept nogil
+cdef void listeners_close(Reactor *r) noexcept nogil
+cdef void reactor_forget(Reactor *r) noexcept nogil
+cdef uint8_t protocol_add(Reactor *r, Protocol protocol) noexcept nogil
+cdef uint8_t timeout_class(Reactor *r, int64_t ms) noexcept nogil
+cdef void conn_deadline(Reactor *r, Conn *c, uint8_t timeout) noexcept nogil
+cdef uint8_t *conn_reserve(Reactor *r, Conn *c, size_t n) noexcept nogil
 cdef void conn_send(Reactor *r, Conn *c, Block *block, int64_t at, size_t n) noexcept nogil
-cdef void conn_post(Reactor *r, Conn *c, Block *block, int64_t at, size_t n, uint32_t tag) noexcept nogil
-cdef void conn_push(Reactor *r, Conn *c) noexcept nogil
+cdef void conn_enqueue(Reactor *r, Conn *c, Block *block, int64_t at, size_t n, uint32_t tag) noexcept nogil
+cdef void conn_try_flush(Reactor *r, Conn *c) noexcept nogil
 cdef size_t conn_drop(Reactor *r, Conn *c, uint32_t tag, size_t down_to) noexcept nogil
-cdef void conn_hold(Reactor *r, Conn *c, bint held) noexcept nogil
+cdef void conn_pause(Reactor *r, Conn *c, bint paused) noexcept nogil
 cdef void conn_peer(const Reactor *r, const Conn *c, char *to) noexcept nogil
-cdef Conn *conn_of(const Reactor *r, uint64_t handle) noexcept nogil
-cdef uint64_t handle_of(const Reactor *r, const Conn *c) noexcept nogil
-cdef bint reactor_is_here(const Reactor *r) noexcept nogil
-cdef void reactor_wake(Reactor *r) noexcept nogil
-cdef void reactor_alarm(Reactor *r, uint8_t timer) noexcept nogil
 cdef void conn_finish(Reactor *r, Conn *c, bint linger) noexcept nogil
 cdef void conn_close(Reactor *r, Conn *c) noexcept nogil
+cdef void reactor_wake(Reactor *r) noexcept nogil
+cdef void reactor_alarm(Reactor *r, uint8_t timeout) noexcept nogil
+cdef void reactor_close_all(Reactor *r) noexcept nogil
+cdef void reactor_trim(Reactor *r) noexcept nogil
+cdef bint reactor_is_here(const Reactor *r) noexcept nogil
 
 
-cdef inline void conn_wrote(Reactor *r, size_t n) noexcept nogil:
-    """n bytes were written where conn_room said; they leave when the visit ends."""
-    r.outbox_n += n
+cdef inline int fd_of(const Reactor *r, const Conn *c) noexcept nogil:
+    return <int>(c - r.table)
+
+cdef inline uint64_t handle_of(const Reactor *r, const Conn *c) noexcept nogil:
+    """Names a connection beyond this iteration; never 0. Reused when an fd has had 2**32 connections, a day's at full speed."""
+    return <uint64_t>c.generation << 32 | <uint32_t>fd_of(r, c)
+
+cdef inline Conn *conn_of(const Reactor *r, uint64_t handle) noexcept nogil:
+    """The connection that handle_of once named; NULL if it has gone."""
+    cdef Conn *c = &r.table[<uint32_t>handle]
+    if c.generation == <uint32_t>(handle >> 32) and c.protocol >= FIRST_PROTOCOL and not c.flags & CLOSED:
+        return c
+    return NULL
+
+cdef inline void conn_commit(Reactor *r, size_t n) noexcept nogil:
+    """n bytes were written where conn_reserve said; they are sent when the dispatch ends."""
+    r.write_n += n
 
 cdef inline size_t conn_unsent(const Conn *c) noexcept nogil:
-    """Bytes the kernel has not taken yet. Any thread may ask: at worst it is told of another visitor's queue."""
-    cdef const Queue *q = c.output
+    """Bytes the kernel has not taken yet. Any thread may ask: at worst it is told an instant's intermediate value."""
+    cdef const SendQueue *q = c.output
     return 0 if q == NULL else q.bytes
 
-cdef inline size_t conn_backlog(const Conn *c) noexcept nogil:
+cdef inline size_t conn_queued(const Conn *c) noexcept nogil:
     """The same with the memory that it takes to keep them."""
-    return 0 if c.output == NULL else c.output.bytes + PIECE_COST * c.output.pieces
+    return 0 if c.output == NULL else c.output.bytes + SEGMENT_COST * c.output.segments
 
-cdef inline bint conn_choked(const Conn *c) noexcept nogil:
+cdef inline bint conn_backpressured(const Conn *c) noexcept nogil:
     """Whether so much output waits that nothing more should be read that could bring more."""
-    return conn_backlog(c) > MAX_UNSENT and not c.flags & UNGATED
+    return conn_queued(c) > MAX_UNSENT and not c.flags & NO_BACKPRESSURE
 
 cdef inline bint conn_ending(const Conn *c) noexcept nogil:
-    """Whether nothing more may be read from or answered to it."""
+    """Whether nothing more may be read from it or sent to it."""
     return c.flags & (CLOSED | FINISHING) != 0
-
-
-cdef void reactor_close_all(Reactor *r) noexcept nogil
-
-
-cdef class Loop:
-    cdef Reactor r
-    cdef bint running
-    cdef watch(self, int fd, uint8_t kind)
-    cdef keep_peers(self)

@@ -9,14 +9,15 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
-from c1m.site import Handler, Site, WebSocket
+from c1m.site import Site
+from c1m.websocket import Handler, WebSocket
 
 log = logging.getLogger("c1m")
 
 _WAITING_MOST = 16
 """Calls that wait for one connection's handler before its input is paused."""
 _MOMENT = 1.0
-"""Seconds that coroutines have to end when the server has left, and again once cancelled for it."""
+"""Seconds that coroutines have to end when the server has stopped, and again once cancelled for it."""
 
 _Call = tuple[Callable[..., Any] | None, tuple[Any, ...]]
 
@@ -38,7 +39,7 @@ class _Queue:
             return last
         call = self.calls.popleft()
         if len(self.calls) == _WAITING_MOST // 2:
-            ws._hold(False)
+            ws._set_paused(False)
         return call
 
     def cut(self) -> None:
@@ -53,8 +54,8 @@ class _Queue:
 
 
 class Runner:
-    """One reactor in the running loop. The loop watches the reactor's epoll descriptor, which is readable when a turn
-    has something to do, and is woken for the reactor's deadlines.
+    """One reactor in the running loop. The loop watches the reactor's epoll descriptor, which is readable when an
+    iteration has something to do, and is woken for the reactor's deadlines.
     """
 
     def __init__(
@@ -63,7 +64,9 @@ class Runner:
         self._loop = loop
         self._site = site
         self._grace = grace
-        self._left = self._loop.create_future()
+        self._fd = site.fileno()
+        self._fault: OSError | None = None
+        self._stopped = self._loop.create_future()
         self._timer: asyncio.Handle | None = None
         self._due = 0.0
         self._queues: dict[WebSocket, _Queue] = {}
@@ -72,18 +75,19 @@ class Runner:
             handler.waiter = self._loop.create_future
 
     def start(self) -> None:
-        self._loop.add_reader(self._site.fileno(), self._turn)
-        self._turn()
+        self._loop.add_reader(self._fd, self._iterate)
+        self._iterate()
 
     async def finish(self) -> None:
-        """Returns when the server has left, and every handler's coroutines have ended or had their time."""
+        """Returns when the server has stopped, and every handler's coroutines have ended or had their time. Raises OSError
+        if epoll has failed."""
         by = self._loop.time() + self._grace
         try:
-            await asyncio.wait([self._left])
+            await asyncio.wait([self._stopped])
         finally:
-            while not self._left.done():  # cancelled meanwhile: whoever is still connected is cut off
+            while not self._stopped.done():  # cancelled meanwhile: connections that are still open are cut off
                 self._site.stop()
-                self._turn()
+                self._iterate()
         await self._ended(max(by - self._loop.time(), _MOMENT))
         for queue in self._queues.values():
             queue.calls.clear()
@@ -91,6 +95,8 @@ class Runner:
         await self._ended(_MOMENT)
         for path, n in Counter(ws.path for ws in self._queues).items():
             log.error("%s: %d coroutines of its handler do not end, though cancelled", path, n)
+        if self._fault is not None:
+            raise self._fault
 
     async def _ended(self, seconds: float) -> None:
         """Returns when all coroutines have ended, or so many seconds have gone by."""
@@ -98,27 +104,30 @@ class Runner:
         if tasks:
             await asyncio.wait(tasks, timeout=seconds)
 
-    def _turn(self) -> None:
-        wait = self._site.turn()
+    def _iterate(self) -> None:
+        try:
+            wait = self._site.iterate()
+        except OSError as error:  # epoll has failed, and everything is closed
+            self._fault, wait = error, None
         if wait is None:
-            self._loop.remove_reader(self._site.fileno())
+            self._loop.remove_reader(self._fd)
             if self._timer is not None:
                 self._timer.cancel()
-            if not self._left.done():
-                self._left.set_result(None)
+            if not self._stopped.done():
+                self._stopped.set_result(None)
         elif wait >= 0:
-            self._turn_in(wait / 1000)
+            self._iterate_in(wait / 1000)
         self._site.reraise()  # SystemExit and KeyboardInterrupt end the loop, as a callback's own would
 
-    def _turn_in(self, seconds: float) -> None:
-        """Sees to it that a turn comes by then; one that comes sooner sets the next."""
+    def _iterate_in(self, seconds: float) -> None:
+        """Sees to it that an iteration comes by then; one that comes sooner sets the next."""
         due = self._loop.time() + seconds
         if self._timer is not None and not self._timer.cancelled() and self._loop.time() < self._due <= due:
             return
         if self._timer is not None:
             self._timer.cancel()
         self._due = due
-        self._timer = self._loop.call_later(seconds, self._turn) if seconds else self._loop.call_soon(self._turn)
+        self._timer = self._loop.call_later(seconds, self._iterate) if seconds else self._loop.call_soon(self._iterate)
 
     # -- coroutines: each connection's calls run one after another --
 
@@ -136,7 +145,7 @@ class Runner:
         else:
             queue.calls.append((function, arguments))
             if len(queue.calls) >= _WAITING_MOST:
-                ws._hold(True)
+                ws._set_paused(True)
 
     async def _run(self, ws: WebSocket, queue: _Queue, call: _Call | None) -> None:
         while call is not None:
@@ -145,6 +154,8 @@ class Runner:
                 result = None if function is None else function(ws, *arguments)
                 if inspect.isawaitable(result):
                     await result
+            except GeneratorExit:
+                raise  # this coroutine is thrown away, with its loop: nothing more may be called
             except BaseException as error:
                 if not (queue.cancelled and isinstance(error, asyncio.CancelledError)):
                     ws._fail(error)

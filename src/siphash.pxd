@@ -1,6 +1,6 @@
 """SipHash-1-3 (Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012), inline only.
 
-For hash tables whose keys strangers choose: without the key nobody can tell which names share a bucket. One round for
+For hash tables whose keys clients choose: without the SipKey nobody can tell which names share a bucket. One round for
 each 8 bytes and three at the end, as CPython and Rust use it for the same purpose.
 """
 
@@ -12,17 +12,8 @@ from c1m.linux cimport getrandom
 cdef struct SipKey:
     uint64_t k0, k1
 
-cdef extern from *:
-    """
-    #define C1M_ROTATE(v, n) ((v) << (n) | (v) >> (64 - (n)))
-    #define C1M_SIP_ROUND(a, b, c, d) do { \\
-        a += b; b = C1M_ROTATE(b, 13) ^ a; a = C1M_ROTATE(a, 32); \\
-        c += d; d = C1M_ROTATE(d, 16) ^ c; \\
-        a += d; d = C1M_ROTATE(d, 21) ^ a; \\
-        c += b; b = C1M_ROTATE(b, 17) ^ c; c = C1M_ROTATE(c, 32); \\
-    } while (0)
-    """
-    void sip_round "C1M_SIP_ROUND"(uint64_t a, uint64_t b, uint64_t c, uint64_t d) noexcept nogil
+cdef struct SipState:
+    uint64_t v0, v1, v2, v3
 
 
 cdef inline bint sip_key_new(SipKey *key) noexcept nogil:
@@ -30,28 +21,45 @@ cdef inline bint sip_key_new(SipKey *key) noexcept nogil:
     return getrandom(key, sizeof(SipKey), 0) == sizeof(SipKey)
 
 
+cdef inline uint64_t rotated(uint64_t v, int n) noexcept nogil:
+    return v << n | v >> (64 - n)
+
+
+cdef inline void sip_round(SipState *s) noexcept nogil:
+    s.v0 += s.v1
+    s.v2 += s.v3
+    s.v1 = rotated(s.v1, 13) ^ s.v0
+    s.v3 = rotated(s.v3, 16) ^ s.v2
+    s.v0 = rotated(s.v0, 32) + s.v3
+    s.v2 += s.v1
+    s.v3 = rotated(s.v3, 21) ^ s.v0
+    s.v1 = rotated(s.v1, 17) ^ s.v2
+    s.v2 = rotated(s.v2, 32)
+
+
 cdef inline uint64_t siphash13(const SipKey *key, const uint8_t *p, size_t n) noexcept nogil:
-    """The hash of n bytes. All of its bits are good for a bucket."""
-    cdef uint64_t a = key.k0 ^ <uint64_t>0x736f6d6570736575
-    cdef uint64_t b = key.k1 ^ <uint64_t>0x646f72616e646f6d
-    cdef uint64_t c = key.k0 ^ <uint64_t>0x6c7967656e657261
-    cdef uint64_t d = key.k1 ^ <uint64_t>0x7465646279746573
+    """The hash of n bytes. Any of its bits will do to choose a bucket."""
+    cdef SipState s
     cdef uint64_t last = <uint64_t>n << 56, word
     cdef int i
+    s.v0 = key.k0 ^ <uint64_t>0x736f6d6570736575
+    s.v1 = key.k1 ^ <uint64_t>0x646f72616e646f6d
+    s.v2 = key.k0 ^ <uint64_t>0x6c7967656e657261
+    s.v3 = key.k1 ^ <uint64_t>0x7465646279746573
     while n >= 8:
         word = load_le64(p)
-        d ^= word
-        sip_round(a, b, c, d)
-        a ^= word
+        s.v3 ^= word
+        sip_round(&s)
+        s.v0 ^= word
         p += 8
         n -= 8
     for i in range(<int>n):
         last |= <uint64_t>p[i] << 8 * i
-    d ^= last
-    sip_round(a, b, c, d)
-    a ^= last
-    c ^= 0xff
-    sip_round(a, b, c, d)
-    sip_round(a, b, c, d)
-    sip_round(a, b, c, d)
-    return a ^ b ^ c ^ d
+    s.v3 ^= last
+    sip_round(&s)
+    s.v0 ^= last
+    s.v2 ^= 0xff
+    sip_round(&s)
+    sip_round(&s)
+    sip_round(&s)
+    return s.v0 ^ s.v1 ^ s.v2 ^ s.v3

@@ -1,83 +1,23 @@
-import asyncio
 import os
-from collections.abc import Awaitable, Callable, Generator, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from c1m.handlers import Reject
-from c1m.reactor import Loop
+from c1m.websocket import Application, Handler
 
-Message = str | bytes | bytearray | memoryview
+COMPRESSION: tuple[str | None, ...]
+LIMITS: dict[str, int]
+WHEN_SLOW: tuple[str, ...]
 
-class Request:
-    @property
-    def path(self) -> str: ...
-    @property
-    def query(self) -> str: ...
-    @property
-    def remote(self) -> str: ...
-    @property
-    def headers(self) -> dict[str, str]: ...
-    @property
-    def cookies(self) -> dict[str, str]: ...
-
-class WebSocket:
-    data: Any
-    @property
-    def request(self) -> Request: ...
-    @property
-    def subprotocol(self) -> str | None: ...
-    @property
-    def path(self) -> str: ...
-    @property
-    def query(self) -> str: ...
-    @property
-    def headers(self) -> dict[str, str]: ...
-    @property
-    def remote(self) -> str: ...
-    @property
-    def closed(self) -> bool: ...
-    @property
-    def buffered(self) -> int: ...
-    def send(self, message: Message) -> Awaitable[None]: ...
-    def ping(self, data: Message = b"") -> None: ...
-    def close(self, code: int = 1000, reason: str = "") -> None: ...
-    def subscribe(self, topic: str) -> None: ...
-    def unsubscribe(self, topic: str) -> None: ...
-    def publish(self, topic: str, message: Message) -> None: ...
-    def pause(self) -> None: ...
-    def resume(self) -> None: ...
-    def _hold(self, held: bool) -> None: ...
-    def _fail(self, error: BaseException) -> None: ...
-    @property
-    def _over(self) -> bool: ...
-
-class Sent:
-    def __await__(self) -> Generator[None]: ...
-
-class Handler:
-    spawn: Callable[[WebSocket, Callable[..., Any] | None, tuple[Any, ...]], None] | None
-    waiter: Callable[[], asyncio.Future[None]] | None
+class Site(Application):
     def __init__(
         self,
         *,
-        on_upgrade: Callable[[Request], str | Reject | None] | None = None,
-        on_open: Callable[[WebSocket], Any] | None = None,
-        on_message: Callable[[WebSocket, str | bytes], Any] | None = None,
-        on_drain: Callable[[WebSocket], Any] | None = None,
-        on_close: Callable[[WebSocket, int, str], Any] | None = None,
-        queued: bool = False,
-    ) -> None: ...
-
-class Site(Loop):
-    def __init__(
-        self,
-        *,
-        stall_ms: int,
-        head_ms: int,
-        keep_ms: int,
+        write_timeout_ms: int,
+        head_timeout_ms: int,
+        keep_alive_timeout_ms: int,
         cache_files: int,
         cache_bytes: int,
-        types: dict[bytes, bytes],
+        mime_types: dict[bytes, bytes],
         listing: Callable[[int, int, bytes, bool, int], bytes],
     ) -> None: ...
     def mount(
@@ -88,10 +28,10 @@ class Site(Loop):
         *,
         index: Iterable[str],
         cache: list[tuple[bytes, bytes]],
-        fields: bytes,
-        origins: list[bytes],
+        headers: bytes,
+        cors: list[bytes],
         listing: bool,
-        single_page: bool,
+        spa: bool,
         sidecars: bool,
         follow_symlinks: bool,
     ) -> None: ...
@@ -101,9 +41,9 @@ class Site(Loop):
         handler: Handler | None,
         *,
         max_message: int,
-        idle_ms: int,
-        ping_ms: int,
-        max_backlog: int,
+        idle_timeout_ms: int,
+        ping_interval_ms: int,
+        max_send_queue: int,
         when_slow: int,
         origins: list[bytes],
         subprotocols: list[bytes],
@@ -111,10 +51,7 @@ class Site(Loop):
         window_bits: int,
         memory_level: int,
     ) -> None: ...
-    def publish(self, topic: str, message: Message) -> None: ...
-    def subscribers(self, topic: str) -> int: ...
     def run(self) -> None: ...
-    def reraise(self) -> None: ...
     def log_to_memory(self, as_json: bool) -> None: ...
     def log_take(self) -> bytes: ...
     def log_lost(self, lines: int) -> None: ...

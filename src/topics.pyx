@@ -1,9 +1,11 @@
 """Topics: who is subscribed to what.
 
 Owns: the members of each topic and the topics of each subscriber, two arrays that point at each other by index, so
-that to leave a topic takes the same time however many members it has. To subscribe and unsubscribe takes a look at
-each of the subscriber's own subscriptions, of which 8 lie in a cache line. A subscription costs 16 bytes.
-Refuses to know: what a subscriber is (a number), what is published, and to whom it is sent.
+that leaving a topic takes the same time however many members it has. Subscribing and unsubscribing scan the
+subscriber's own subscriptions, of which 8 lie in a cache line. A subscription costs 16 bytes.
+Refuses to know: what a subscriber is (a number), what is published, how it is sent.
+
+Clients may choose the names, so they are hashed with a random key: nobody can make many share a bucket.
 
 Invariants: by_id[s.topic].members[s.place] names the subscriber that holds s, and its slot is where s lies. A topic
 without members does not exist.
@@ -13,20 +15,21 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memcpy, memset
 
-from c1m.buf cimport Slice, hashed
-from c1m.linux cimport getrandom
+from c1m.buf cimport Slice, static_assert
+from c1m.siphash cimport sip_key_new, siphash13
+
+cdef enum:
+    MIN_BUCKETS = 64             # a power of two
 
 
 cdef bint topics_init(Topics *t, subscriber_t subscriber_of, void *context) noexcept nogil:
-    """No topics yet. False: memory is out."""
+    """No topics yet. False: memory is out, or the kernel gives no random bytes."""
     memset(t, 0, sizeof(Topics))
-    # Names may be strangers' choice: a seed keeps them from choosing their bucket as well.
-    getrandom(&t.seed, sizeof(t.seed), 0)
-    t.bucket_count = 64
+    t.bucket_count = MIN_BUCKETS
     t.buckets = <Topic **>calloc(t.bucket_count, sizeof(Topic *))
     t.subscriber_of = subscriber_of
     t.context = context
-    return t.buckets != NULL
+    return t.buckets != NULL and sip_key_new(&t.key)
 
 
 cdef void topics_free(Topics *t) noexcept nogil:
@@ -43,17 +46,17 @@ cdef void topics_free(Topics *t) noexcept nogil:
 
 
 cdef Topic *topics_find(const Topics *t, Slice name) noexcept nogil:
-    """The topic of that name, NULL if nobody is subscribed to it."""
-    cdef uint64_t hash = hashed(name.at, name.n, t.seed)
+    """The topic of that name, NULL if it has no members."""
+    cdef uint64_t hash = siphash13(&t.key, name.at, name.n)
     cdef Topic *topic = t.buckets[hash & (t.bucket_count - 1)]
     while topic != NULL and (topic.hash != hash or topic.name_n != name.n or memcmp(topic.name, name.at, name.n) != 0):
         topic = topic.chain
     return topic
 
 
-cdef bint topics_subscribe(Topics *t, uint32_t who, Slice name) noexcept nogil:
+cdef bint topics_subscribe(Topics *t, uint32_t subscriber, Slice name) noexcept nogil:
     """Subscribes once; a second time changes nothing. False: memory is out, and nothing has changed."""
-    cdef Subscriber *s = t.subscriber_of(t.context, who)
+    cdef Subscriber *s = t.subscriber_of(t.context, subscriber)
     cdef Topic *topic = topics_find(t, name)
     if topic != NULL and subscription_to(t, s, topic) < s.count:
         return True
@@ -65,15 +68,16 @@ cdef bint topics_subscribe(Topics *t, uint32_t who, Slice name) noexcept nogil:
         if topic.count == 0:
             topic_free(t, topic)
         return False
-    topic.members[topic.count] = Member(who, s.count)
+    topic.members[topic.count] = Member(subscriber, s.count)
     subscription_at(s, s.count)[0] = Subscription(topic.id, topic.count)
     topic.count += 1
     s.count += 1
     return True
 
 
-cdef void topics_unsubscribe(Topics *t, uint32_t who, Slice name) noexcept nogil:
-    cdef Subscriber *s = t.subscriber_of(t.context, who)
+cdef void topics_unsubscribe(Topics *t, uint32_t subscriber, Slice name) noexcept nogil:
+    """Ends a subscription, if there is that one; a topic's last one ends the topic."""
+    cdef Subscriber *s = t.subscriber_of(t.context, subscriber)
     cdef Topic *topic = topics_find(t, name)
     cdef uint32_t slot
     if topic == NULL:
@@ -83,14 +87,14 @@ cdef void topics_unsubscribe(Topics *t, uint32_t who, Slice name) noexcept nogil
         subscription_drop(t, s, slot)
 
 
-cdef void topics_leave(Topics *t, uint32_t who) noexcept nogil:
+cdef void topics_leave(Topics *t, uint32_t subscriber) noexcept nogil:
     """Ends all of a subscriber's subscriptions and frees what is allocated for them."""
-    cdef Subscriber *s = t.subscriber_of(t.context, who)
+    cdef Subscriber *s = t.subscriber_of(t.context, subscriber)
     while s.count:
         subscription_drop(t, s, s.count - 1)
     free(s.more)
     s.more = NULL
-    s.room = 0
+    s.capacity = 0
 
 
 cdef uint32_t subscription_to(const Topics *t, Subscriber *s, const Topic *topic) noexcept nogil:
@@ -111,7 +115,7 @@ cdef void subscription_drop(Topics *t, Subscriber *s, uint32_t slot) noexcept no
     if place != topic.count:
         moved = topic.members[topic.count]
         topic.members[place] = moved
-        subscription_at(t.subscriber_of(t.context, moved.who), moved.slot).place = place
+        subscription_at(t.subscriber_of(t.context, moved.subscriber), moved.slot).place = place
     s.count -= 1
     if slot != s.count:
         dropped[0] = subscription_at(s, s.count)[0]
@@ -122,25 +126,25 @@ cdef void subscription_drop(Topics *t, Subscriber *s, uint32_t slot) noexcept no
 
 cdef bint subscriber_grow(Subscriber *s) noexcept nogil:
     cdef Subscription *grown
-    cdef uint32_t room = s.count + 2 + s.count // 4
-    if s.count <= s.room:
+    cdef uint32_t capacity = s.count + 2 + s.count // 4
+    if s.count <= s.capacity:
         return True
-    grown = <Subscription *>realloc(s.more, room * sizeof(Subscription))
+    grown = <Subscription *>realloc(s.more, capacity * sizeof(Subscription))
     if grown != NULL:
         s.more = grown
-        s.room = room
+        s.capacity = capacity
     return grown != NULL
 
 
 cdef bint topic_grow(Topic *topic) noexcept nogil:
     cdef Member *grown
-    cdef uint32_t room = topic.count + 2 + topic.count // 4
-    if topic.count < topic.room:
+    cdef uint32_t capacity = topic.count + 2 + topic.count // 4
+    if topic.count < topic.capacity:
         return True
-    grown = <Member *>realloc(topic.members, room * sizeof(Member))
+    grown = <Member *>realloc(topic.members, capacity * sizeof(Member))
     if grown != NULL:
         topic.members = grown
-        topic.room = room
+        topic.capacity = capacity
     return grown != NULL
 
 
@@ -148,7 +152,7 @@ cdef Topic *topic_new(Topics *t, Slice name) noexcept nogil:
     """A topic without members, to be given one or freed. NULL: memory is out."""
     cdef Topic *topic
     cdef uint32_t id
-    if t.count == t.id_room and not ids_grow(t):
+    if t.count == t.id_capacity and not ids_grow(t):
         return NULL
     if t.count >= t.bucket_count:
         buckets_grow(t)
@@ -163,7 +167,7 @@ cdef Topic *topic_new(Topics *t, Slice name) noexcept nogil:
     topic.id = id
     topic.serial = t.made & 0x7fffffff
     t.made += 1
-    topic.hash = hashed(name.at, name.n, t.seed)
+    topic.hash = siphash13(&t.key, name.at, name.n)
     topic.name_n = <uint32_t>name.n
     memcpy(topic.name, name.at, name.n)
     topic.chain = t.buckets[topic.hash & (t.bucket_count - 1)]
@@ -186,22 +190,22 @@ cdef void topic_free(Topics *t, Topic *topic) noexcept nogil:
 
 
 cdef bint ids_grow(Topics *t) noexcept nogil:
-    cdef uint32_t room = 2 * t.id_room + 64
-    cdef Topic **grown = <Topic **>realloc(t.by_id, room * sizeof(Topic *))
+    cdef uint32_t capacity = 2 * t.id_capacity + 64
+    cdef Topic **grown = <Topic **>realloc(t.by_id, capacity * sizeof(Topic *))
     cdef uint32_t *spare
     if grown == NULL:
         return False
     t.by_id = grown
-    spare = <uint32_t *>realloc(t.free_ids, room * sizeof(uint32_t))
+    spare = <uint32_t *>realloc(t.free_ids, capacity * sizeof(uint32_t))
     if spare == NULL:
         return False
     t.free_ids = spare
-    t.id_room = room
+    t.id_capacity = capacity
     return True
 
 
 cdef void buckets_grow(Topics *t) noexcept nogil:
-    """Doubles the hash table; where memory is out, chains grow instead."""
+    """Doubles the hash table; if memory is out, chains grow instead."""
     cdef Topic **grown = <Topic **>calloc(2 * t.bucket_count, sizeof(Topic *))
     cdef Topic **bucket
     cdef uint32_t i
@@ -217,4 +221,4 @@ cdef void buckets_grow(Topics *t) noexcept nogil:
             bucket[0] = t.by_id[i]
 
 
-assert sizeof(Member) + sizeof(Subscription) == 16
+static_assert(sizeof(Member) + sizeof(Subscription) == 16)

@@ -1,18 +1,23 @@
-"""RFC 6455, the WebSocket protocol: frames in, frames out, the handshake's key. No I/O.
+"""RFC 6455, the WebSocket protocol, as server and client: frames in, frames out, the handshake's key. No I/O.
 
-Owns: the frame grammar, masking, fragmentation, message size, UTF-8, close codes, the accept key.
-Refuses to know: HTTP, sockets, timers, handlers.
+Owns: the frame grammar, masking, fragmentation, message size, UTF-8, close codes, Sec-WebSocket-Key and -Accept.
+Refuses to know: HTTP, sockets, timers, handlers, where random bytes come from.
 
 Drive it so:
 
     used = ws_next(parser, limit, bytes, n, &event)
-    WS_MORE      keep bytes[used:] and come back with more behind them
-    WS_DATA      ws_take(parser, &event, to): the run's payload, unmasked and, if text, checked, lands in `to`
-    WS_CONTROL   the same; a close frame's payload then goes through ws_close_code
-    WS_FAIL      send a close frame with event.code; nothing that follows means anything
+    WS_MORE      keep bytes[used:] and call again with more behind them
+    WS_DATA      ws_take(parser, &event, to): writes the run's payload, unmasked and, if text, checked, to `to`
+    WS_CONTROL   the same; ws_close_code then judges a close frame's payload
+    WS_FAIL      send a close frame with event.code and parse no more
 
-Invariants: a WsParser is 16 bytes. Every WS_DATA and WS_CONTROL event is taken before the next call of
-ws_next. Runs depend on how the bytes were cut; what they add up to, and where a fault is found, does not.
+A server sends ws_header and the payload. A client sends ws_header_masked with a new key for each frame, and the payload
+as ws_mask writes it.
+
+Invariants: a WsParser is 16 bytes. Every WS_DATA and WS_CONTROL event is taken before the next call of ws_next. Runs
+depend on how the bytes were cut; what they add up to, and where a fault is found, does not.
+
+Each row of the table holds in both roles, a client's frames being masked and a server's not.
 
 Strictness:
   RSV1-3 set                           5.2   1002, but RSV1 with WS_DEFLATE at the head of a data message
@@ -36,9 +41,9 @@ Strictness:
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
-from c1m.buf cimport ALNUM, CLASS, TOP_BITS, Block, block_copy, block_unref, block_new, load32, load64, load_be16, load_be64, store64
+from c1m.buf cimport ALNUM, CLASS, TOP_BITS, load32, load64, load_be16, load_be64, static_assert, store64
 
 cdef extern from "openssl/sha.h" nogil:
     unsigned char *SHA1(const unsigned char *bytes, size_t n, unsigned char *out) noexcept nogil
@@ -62,10 +67,11 @@ cdef extern from *:
         [0xA0 ... 0xBF] = U_ROW(U_BAD, U_START, U_ONE, U_TWO, U_ONE, U_BAD, U_TWO, U_BAD),
         [0xC0 ... 0xC1] = U_LEAD(U_BAD), [0xC2 ... 0xDF] = U_LEAD(U_ONE),
         [0xE0] = U_LEAD(U_E0), [0xE1 ... 0xEC] = U_LEAD(U_TWO), [0xED] = U_LEAD(U_ED), [0xEE ... 0xEF] = U_LEAD(U_TWO),
-        [0xF0] = U_LEAD(U_F0), [0xF1 ... 0xF3] = U_LEAD(U_THREE), [0xF4] = U_LEAD(U_F4), [0xF5 ... 0xFF] = U_LEAD(U_BAD),
+        [0xF0] = U_LEAD(U_F0), [0xF1 ... 0xF3] = U_LEAD(U_THREE), [0xF4] = U_LEAD(U_F4),
+        [0xF5 ... 0xFF] = U_LEAD(U_BAD),
     };
 
-    /* The same for sixteen bytes at a time, which the compiler makes SSE2 or NEON of. Each byte is held against the
+    /* The same for sixteen bytes at a time, which the compiler makes SSE2 or NEON of. Each byte is compared with the
        three before it: it must continue a character just where one of those wants it to, and be what they allow. */
     typedef unsigned char c1m_bytes __attribute__((vector_size(16)));
     typedef signed char c1m_flags __attribute__((vector_size(16)));
@@ -98,15 +104,16 @@ cdef enum:
     FIN = 0x80                   # first byte of a header, RFC 6455 section 5.2
     RSV = 0x70
     MASK = 0x80                  # second byte
-    IN_FRAME = 0x01              # WsParser.frame: payload of a frame is still to come; FIN beside it
+    ROLE = <int>WS_CLIENT | <int>WS_DEFLATE      # WsParser.flags: what lasts, and
+    FINAL = 0x01                 # FIN of the current frame
 
 
 # ---- frames in ----
 
 cdef void ws_start(WsParser *p, uint8_t role) noexcept nogil:
-    """Ready for the first byte after the handshake."""
+    """Ready for the first byte after the handshake. role: WS_SERVER or WS_CLIENT, with WS_DEFLATE if that is agreed."""
     memset(p, 0, sizeof(WsParser))
-    p.role = role
+    p.flags = role
 
 
 cdef size_t ws_next(WsParser *p, size_t limit, uint8_t *bytes, size_t n, WsEvent *event) noexcept nogil:
@@ -116,7 +123,7 @@ cdef size_t ws_next(WsParser *p, size_t limit, uint8_t *bytes, size_t n, WsEvent
     """
     cdef size_t head = 0
     event.first = False
-    if not p.frame & IN_FRAME:
+    if p.left == 0:              # between frames
         head = frame_begin(p, limit, bytes, n, event)
         if head == 0 or event.kind == WS_CONTROL:
             return head
@@ -133,13 +140,12 @@ cdef size_t ws_next(WsParser *p, size_t limit, uint8_t *bytes, size_t n, WsEvent
     event.last = False
     p.left -= <uint32_t>event.n
     if p.left:
-        p.key = key_turned(p.key, event.n)
+        p.key = key_rotated(p.key, event.n)
         return head + event.n
-    if p.frame & FIN:
+    if p.flags & FINAL:
         event.last = True
         p.message = 0
         p.size = 0
-    p.frame = 0
     return head + event.n
 
 
@@ -152,8 +158,9 @@ cdef size_t frame_begin(WsParser *p, size_t limit, uint8_t *bytes, size_t n, WsE
     if n == 0:
         return 0
     opcode = bytes[0] & 0x0f
-    if bytes[0] & RSV and (bytes[0] & RSV != WS_RSV1 or not p.role & WS_DEFLATE or opcode == WS_CONTINUATION or opcode >= WS_CLOSE):
-        return fail(event, WS_PROTOCOL_ERROR)
+    if bytes[0] & RSV:
+        if bytes[0] & RSV != WS_RSV1 or not p.flags & WS_DEFLATE or opcode == WS_CONTINUATION or opcode >= WS_CLOSE:
+            return fail(event, WS_PROTOCOL_ERROR)
     if opcode >= WS_CLOSE:
         if opcode > WS_PONG or not bytes[0] & FIN:
             return fail(event, WS_PROTOCOL_ERROR)
@@ -161,7 +168,7 @@ cdef size_t frame_begin(WsParser *p, size_t limit, uint8_t *bytes, size_t n, WsE
         return fail(event, WS_PROTOCOL_ERROR)
     if n < 2:
         return 0
-    if ((bytes[1] & MASK) != 0) == (p.role & WS_CLIENT != 0):
+    if not (bytes[1] ^ p.flags) & MASK:          # WS_CLIENT is the same bit
         return fail(event, WS_PROTOCOL_ERROR)
     length = bytes[1] & 0x7f
     if opcode >= WS_CLOSE and length > WS_MAX_CONTROL:
@@ -185,7 +192,7 @@ cdef size_t frame_begin(WsParser *p, size_t limit, uint8_t *bytes, size_t n, WsE
     if opcode < WS_CLOSE and length > limit - p.size:
         return fail(event, WS_TOO_BIG)
     event.key = 0
-    if not p.role & WS_CLIENT:
+    if not p.flags & WS_CLIENT:
         if n < head + 4:
             return 0
         event.key = load32(bytes + head)
@@ -205,7 +212,7 @@ cdef size_t frame_begin(WsParser *p, size_t limit, uint8_t *bytes, size_t n, WsE
     p.size += <uint32_t>length
     p.left = <uint32_t>length
     p.key = event.key
-    p.frame = IN_FRAME | (bytes[0] & FIN)
+    p.flags = (p.flags & ROLE) | bytes[0] >> 7
     return head
 
 
@@ -215,8 +222,8 @@ cdef inline size_t fail(WsEvent *event, uint16_t code) noexcept nogil:
     return 0
 
 
-cdef inline uint32_t key_turned(uint32_t key, size_t n) noexcept nogil:
-    """The key as it lies n bytes further on."""
+cdef inline uint32_t key_rotated(uint32_t key, size_t n) noexcept nogil:
+    """The key for what lies n bytes further on."""
     cdef uint8_t[8] twice
     memcpy(twice, &key, 4)
     memcpy(twice + 4, &key, 4)
@@ -251,6 +258,11 @@ cdef inline uint64_t unmask(const uint8_t *at, size_t n, uint32_t key, uint8_t *
         memcpy(tail, &v, n - i)          # what lies behind the payload stays zero and is not seen as text
         seen |= load64(tail)
     return seen
+
+
+cdef void ws_mask(uint8_t *to, const uint8_t *bytes, size_t n, uint32_t key) noexcept nogil:
+    """Writes a frame's whole payload masked (RFC 6455 section 5.3) to `to`, which may be where the payload is."""
+    unmask(bytes, n, key, to)
 
 
 cdef uint8_t utf8_run(uint8_t state, const uint8_t *p, size_t n) noexcept nogil:
@@ -298,12 +310,12 @@ cdef int ws_close_code(const uint8_t *payload, size_t n) noexcept nogil:
     return code
 
 
-# ---- the handshake's key ----
+# ---- the handshake: key and accept ----
 
 cdef bint ws_key_ok(const uint8_t *key, size_t n) noexcept nogil:
     """Whether a Sec-WebSocket-Key is the base64 of 16 bytes (RFC 6455 section 4.1)."""
     cdef size_t i
-    if n != 24 or key[22] != c'=' or key[23] != c'=':
+    if n != WS_KEY_SIZE or key[22] != c'=' or key[23] != c'=':
         return False
     for i in range(22):
         if not (CLASS[key[i]] & ALNUM or key[i] == c'+' or key[i] == c'/'):
@@ -312,7 +324,7 @@ cdef bint ws_key_ok(const uint8_t *key, size_t n) noexcept nogil:
 
 
 cdef void ws_accept(const uint8_t *key, uint8_t *to) noexcept nogil:
-    """Writes the 28 characters of Sec-WebSocket-Accept for a key that is ok (RFC 6455 section 4.2.2)."""
+    """Writes the WS_ACCEPT_SIZE characters of Sec-WebSocket-Accept for a key that is ok (RFC 6455 section 4.2.2)."""
     cdef uint8_t text[60]
     cdef uint8_t digest[21]
     cdef const char *letters = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
@@ -329,97 +341,11 @@ cdef void ws_accept(const uint8_t *key, uint8_t *to) noexcept nogil:
     to[27] = c'='
 
 
-# ---- a window for tests and fuzzers ----
-
-cdef class Parser:
-    """The parser as Python sees it: feed(bytes) returns the events they complete."""
-
-    cdef WsParser state
-    cdef size_t limit
-    cdef bytes kept
-
-    def __cinit__(self, size_t limit=1 << 20, bint client=False, bint deflate=False):
-        ws_start(&self.state, (WS_CLIENT if client else WS_SERVER) | (WS_DEFLATE if deflate else 0))
-        self.limit = limit
-        self.kept = b""
-
-    def feed(self, bytes data):
-        """A list of ("data", opcode, first, last, payload), ("control", opcode, payload) and ("fail", code)."""
-        cdef WsEvent event
-        cdef size_t used = 0, n, step
-        cdef uint8_t *bytes_in
-        cdef Block *copy
-        cdef bytes payload
-        cdef list events = []
-        data = self.kept + data
-        n = len(data)
-        # An allocation of just this size, so that a sanitizer sees a read past the end.
-        copy = block_copy(<const uint8_t *>data, n)
-        if copy == NULL:
-            raise MemoryError
-        bytes_in = copy.data
-        while True:
-            step = ws_next(&self.state, self.limit, bytes_in + used, n - used, &event)
-            if event.kind == WS_MORE:
-                break
-            if event.kind == WS_FAIL:
-                events.append(("fail", event.code))
-                break
-            used += step
-            assert used <= n
-            if not ws_take(&self.state, &event, event.at):
-                events.append(("fail", <int>WS_INVALID_PAYLOAD))
-                break
-            payload = event.at[:event.n]
-            if event.kind == WS_CONTROL:
-                events.append(("control", event.opcode, payload))
-            else:
-                events.append(("data", event.opcode, event.first, event.last, payload))
-        self.kept = data[used:]
-        block_unref(copy)
-        return events
+cdef bint ws_accept_ok(const uint8_t *key, const uint8_t *accept, size_t n) noexcept nogil:
+    """Whether a server's Sec-WebSocket-Accept answers the key that we sent (RFC 6455 section 4.1)."""
+    cdef uint8_t[WS_ACCEPT_SIZE] expected
+    ws_accept(key, expected)
+    return n == WS_ACCEPT_SIZE and memcmp(accept, expected, WS_ACCEPT_SIZE) == 0
 
 
-def accept_key(bytes key):
-    """Sec-WebSocket-Accept for a Sec-WebSocket-Key, or None if the key is not the base64 of 16 bytes."""
-    cdef uint8_t to[28]
-    if not ws_key_ok(key, len(key)):
-        return None
-    ws_accept(key, to)
-    return to[:28]
-
-
-def close_code(bytes payload):
-    """The code in a close frame's payload; negative, the code with which to fail the connection."""
-    return ws_close_code(payload, len(payload))
-
-
-def frame_head(int opcode, uint64_t n):
-    """The header of a final, unmasked frame."""
-    cdef uint8_t to[WS_MAX_HEADER]
-    return to[:ws_head(to, opcode, n)]
-
-
-def bench(bytes data, long rounds):
-    """Rounds of parsing and taking the whole frames in data, for bench/engines.py. Returns how many there were."""
-    cdef WsParser state
-    cdef WsEvent event
-    cdef size_t n = len(data), used
-    cdef uint8_t *bytes_in = <uint8_t *>data
-    cdef Block *to = block_new(n)
-    cdef long i, frames = 0
-    if to == NULL:
-        raise MemoryError
-    ws_start(&state, WS_SERVER)
-    for i in range(rounds):
-        used = 0
-        while used < n:
-            used += ws_next(&state, n, bytes_in + used, n - used, &event)
-            if event.kind == WS_MORE or event.kind == WS_FAIL or not ws_take(&state, &event, to.data):
-                raise ValueError("not whole and well-formed frames")
-            frames += 1
-    block_unref(to)
-    return frames
-
-
-assert sizeof(WsParser) == 16
+static_assert(sizeof(WsParser) == 16)

@@ -11,6 +11,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -318,6 +319,63 @@ class Process:
         """Clock ticks of processor time so far."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return int(fields[11]) + int(fields[12])
+
+
+class Program:
+    """A script in a process of its own, which may crash, hang or fork; it can import what tests share.
+
+    Its arguments are sys.argv[2:]. It is killed at the end, or if it should take too long.
+    """
+
+    def __init__(self, script, *arguments):
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", "import sys; sys.path.insert(0, sys.argv[1])\n" + script,
+             str(Path(__file__).parent), *map(str, arguments)],
+            stdin=pipe, stdout=pipe, stderr=pipe, text=True,
+        )
+        self.pid = self.process.pid
+        self._watchdog = threading.Timer(2 * PATIENCE, self.process.kill)
+        self._watchdog.start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self._watchdog.cancel()
+        self.process.kill()
+        with self.process:
+            pass
+
+    def line(self):
+        """The next line that it prints."""
+        line = self.process.stdout.readline()
+        if not line:
+            self.process.kill()
+            raise AssertionError(f"it ended: {self.process.communicate()[1]}")
+        return line.removesuffix("\n")
+
+    def say(self, line):
+        """Gives it a line to read."""
+        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.flush()
+
+    def ended(self):
+        """Its exit status, and what else it has printed on the two outputs, once it has ended."""
+        try:
+            out, errors = self.process.communicate(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise AssertionError(f"it does not end: {self.process.communicate()}") from None
+        return self.process.returncode, out, errors
+
+
+def program(script, *arguments):
+    """Runs a script to its end, which must be a good one: what it has printed on the two outputs."""
+    with Program(script, *arguments) as made:
+        status, out, errors = made.ended()
+    assert status == 0, (status, out, errors)
+    return out, errors
 
 
 def memory(pid="self"):

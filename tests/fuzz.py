@@ -44,7 +44,8 @@ from oracle import (
 )
 from wire import BINARY, CLOSE, CONTINUATION, MASK, PING, PONG, TEXT, frame, message
 
-from c1m import _probe_http, files
+from c1m import _probe_files as files
+from c1m import _probe_http
 
 LONGEST = 50_000                     # bytes of an input: past every limit
 SHORT = 300                          # bytes of an input that is often used
@@ -198,7 +199,8 @@ WS = Target(
     check_ws,
     [
         options_of(case) + case.data
-        for table in [*vectors.WS.values(), vectors.WS_NORMAL] for case in table.values()
+        for table in [*vectors.WS.values(), vectors.WS_NORMAL] for each in table.values()
+        for case in (each, vectors.other_role(each))
     ],
     [
         *(bytes([a, b]) + MASK for a in (0, 1, 2, 0x80, 0x81, 0x88, 0x89) for b in (0x80, 0x81, 0x85, 0xFD)),
@@ -369,12 +371,15 @@ def roots() -> list[files.Roots]:
 def check_path(data: bytes, cuts: list[int]) -> Hashable:
     path = b"/" + data.replace(b"\0", b"").lstrip(b"/")
     answers = [
-        found if not isinstance(found, dict) else (found["contents"], found["sidecars"])
-        for found in (each.find(0, path) for each in roots())
+        [
+            found["contents"] if isinstance(found, dict) else found
+            for found in (each.find(0, path, encoded=forms) for forms in ([], ["gz"]))
+        ]
+        for each in roots()
     ]
     agree("openat2 and its stand-in", *answers)
-    for answer in answers:
-        agree("the canary", isinstance(answer, tuple) and CANARY in answer[0], False)
+    for found in (*answers[0], *answers[1]):
+        agree("the canary", isinstance(found, bytes) and CANARY in found, False)
     return str(answers[0])[:40], path.count(b"/")
 
 

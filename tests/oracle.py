@@ -16,7 +16,8 @@ from urllib.parse import unquote_to_bytes
 
 from wire import BINARY, CLOSE, CONTINUATION, PONG, TEXT, masked
 
-from c1m import _probe_http, ws
+from c1m import _probe_http
+from c1m import _probe_ws as ws
 
 Event = tuple
 Fields = list[tuple[bytes, bytes]]

@@ -468,7 +468,7 @@ def serve(asked, directory):
     hub = Hub(server, ledgers)
     for path in READING + CLOSING + DROPPING:
         *_, mode, how = path.split("/")
-        slow = {"max_backlog": 1 << 30} if mode == "reads" else {"max_backlog": BACKLOG, "when_slow": mode}
+        slow = {"max_send_queue": 1 << 30} if mode == "reads" else {"max_send_queue": BACKLOG, "when_slow": mode}
         server.websocket(path, hub, compression=COMPRESSION[how], memory_level=1, idle_timeout=3600, **slow)
 
     def state():

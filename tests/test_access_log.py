@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import c1m
+from c1m.logwriter import LogWriter
 
 COMBINED = re.compile(
     r'(?P<remote>\S+) - - \[(?P<time>\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d \+0000)\] '
@@ -680,3 +681,39 @@ def test_a_pipe_that_nobody_reads_any_more_is_kept_when_the_file_is_opened_anew(
         with path.open("rb") as reader:
             get(server.ports[0], "/a.txt?again")
             assert any(b"?again" in line for line in reader)
+
+
+HIGH_DESCRIPTORS = """
+import os, resource, sys
+from c1m.logwriter import LogWriter
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (1200, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+taken = [os.dup(0) for _ in range(1100)]
+os.set_blocking(1, False)
+batches, lost = [b"0123456789abcde\\n" * 65536], []
+writer = LogWriter(lambda: batches.pop() if batches else b"", lost.append, "-")
+assert writer._fd > 1023
+writer._closing = True
+writer._thread.join()
+assert sum(lost) == 0
+"""
+
+
+def test_a_reader_that_is_slow_is_waited_for_whatever_the_descriptor():
+    """select(2) knows none over 1023."""
+    done = subprocess.run([sys.executable, "-c", HIGH_DESCRIPTORS], capture_output=True, timeout=PATIENCE)
+    assert done.stderr == b""
+    assert done.stdout == b"0123456789abcde\n" * 65536
+
+
+def test_a_writer_that_fails_says_so(tmp_path, caplog):
+    def fail():
+        raise ZeroDivisionError("in the writer")
+
+    writer = LogWriter(fail, lambda n: None, str(tmp_path / "log"))
+    writer._thread.join(PATIENCE)
+    [record] = caplog.records
+    assert (record.name, record.levelname) == ("c1m", "ERROR")
+    assert record.message.startswith(f"access_log: nothing more is written to {tmp_path / 'log'}")
+    assert "in the writer" in caplog.text
+    writer.close()

@@ -167,7 +167,7 @@ def test_send_resolves_once_the_client_has_read(run, kind):
             "its task": lambda ws, message: tasks.append(asyncio.ensure_future(coroutine(ws, message))),
             "partial": functools.partial(coroutine),
         }[kind]
-        server = made(on_message, max_backlog=8 * SIZE)
+        server = made(on_message, max_send_queue=8 * SIZE)
         async with server:
             with await opened(server, receive_buffer=4096) as ws:
                 ws.send(frame(TEXT))
@@ -197,7 +197,7 @@ def test_send_resolves_once_half_of_the_backlog_has_left_and_keeps_nothing_that_
             opened_ws.append(ws)
 
     async def main():
-        server = made(Handler(), max_backlog=64 << 20)
+        server = made(Handler(), max_send_queue=64 << 20)
         async with server:
             with await opened(server, receive_buffer=4096) as client:
                 await until(lambda: opened_ws, "it to open")
@@ -223,7 +223,7 @@ def test_many_tasks_may_wait_to_send_on_one_connection(run):
             opened_ws.append(ws)
 
     async def main():
-        server = made(Handler(), max_backlog=64 << 20)
+        server = made(Handler(), max_send_queue=64 << 20)
         async with server:
             with await opened(server, receive_buffer=4096) as client:
                 await until(lambda: opened_ws, "it to open")
@@ -738,3 +738,28 @@ def test_it_runs_once_at_a_time(run):
                 stack.enter_context(server)
 
     run(main())
+
+
+def test_a_coroutine_that_is_thrown_away_with_its_loop_is_no_error_and_nothing_more_is_called(caplog):
+    called = []
+
+    async def on_message(ws, message):
+        called.append(message)
+        await asyncio.get_running_loop().create_future()
+
+    async def main():
+        await server.__aenter__()
+        client = await opened(server)
+        for message in (b"1", b"2"):
+            await aside(client.send, frame(BINARY, message))
+        await until(lambda: server._runner._queues and len(next(iter(server._runner._queues.values())).calls), "a call")
+        return client
+
+    server, loop = made(on_message), asyncio.new_event_loop()
+    client = loop.run_until_complete(main())
+    [queue] = server._runner._queues.values()
+    loop.close()
+    queue.task.get_coro().close()                        # what the garbage collector does with it
+    assert called == [b"1"]
+    assert logged(caplog) == []
+    client.close()

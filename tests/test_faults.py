@@ -10,7 +10,9 @@ import threading
 import time
 
 import pytest
-from client import SANITIZED, Http, Process, WebSocket, connected, descriptors, get, handshake, request, until
+from client import (
+    SANITIZED, Http, Process, Program, WebSocket, connected, descriptors, get, handshake, request, until,
+)
 from wire import BINARY, PING, TEXT, close, frame, message
 
 import c1m
@@ -323,9 +325,9 @@ def test_when_descriptors_run_out_those_who_are_there_are_served_and_the_others_
             http.send(request("/small-99.txt"))
         assert all(http.silent() for http in waiting[50:])
         # nobody turns in circles: it would be thousands of turns
-        turns, cpu = process.stats()["turns"], process.cpu()
+        turns, cpu = process.stats()["iterations"], process.cpu()
         time.sleep(0.5)
-        assert process.stats()["turns"] - turns < 50
+        assert process.stats()["iterations"] - turns < 50
         assert process.cpu() - cpu < 0.25 * os.sysconf("SC_CLK_TCK")
         # one goes, one comes, in the order of their coming
         for i in range(5):
@@ -367,3 +369,60 @@ def test_whoever_has_caught_up_is_asked_for_a_sign_of_life_again(root):
         assert (opcode, payload) == (BINARY, bytes(16 * MIB))
         assert ws.frame() == (True, PING, b"")
         assert ws.closing() == 1011
+
+
+# ---- a kernel that will watch no more sockets ----
+
+
+def test_who_cannot_be_watched_is_let_go_counted_and_logged():
+    """As happens at the limit of fs.epoll.max_user_watches, for which a filter of system calls stands here."""
+    script = """
+import ctypes, platform, struct
+import c1m
+
+def refuse_watches():
+    number = {"x86_64": 233, "aarch64": 21}.get(platform.machine())
+    load, jump_unless_equal, result = 0x20, 0x15, 0x06
+    rules = b"".join(struct.pack("=HBBI", *rule) for rule in (
+        (load, 0, 0, 0),                        # the system call
+        (jump_unless_equal, 0, 3, number or 0),
+        (load, 0, 0, 24),                       # its second argument
+        (jump_unless_equal, 0, 1, 1),           # EPOLL_CTL_ADD
+        (result, 0, 0, 0x00050000 | 28),        # ENOSPC
+        (result, 0, 0, 0x7fff0000),             # anything else is allowed
+    ))
+    kept = ctypes.create_string_buffer(rules)
+    program = struct.pack("HxxxxxxP", len(rules) // 8, ctypes.addressof(kept))
+    prctl = ctypes.CDLL(None).prctl
+    return number and prctl(38, 1, 0, 0, 0) == 0 and prctl(22, 2, ctypes.c_char_p(program), 0, 0) == 0
+
+def on_message(ws, message):
+    if message == "refuse":
+        ws.send("refused" if refuse_watches() else "cannot")
+    else:
+        ws.send(message)
+
+server = c1m.Server(ports=[0], shutdown_timeout=1)
+server.websocket("/ws", on_message)
+with server:
+    print(server.ports[0], flush=True)
+    for line in sys.stdin:
+        print(server.stats()["unwatched"], flush=True)
+"""
+    with Program(script) as served:
+        port = int(served.line())
+        with WebSocket(port) as ws:
+            ws.send(frame(TEXT, b"refuse"))
+            if ws.message() != (TEXT, b"refused"):
+                pytest.skip("system calls cannot be filtered here")
+            for _ in range(3):
+                with Http(port) as http:
+                    assert http.drained() == 0
+            assert ws.echo(b"still there", TEXT) == (TEXT, b"still there")
+            served.say("")
+            assert served.line() == "3"
+            ws.send(close(1000))
+            ws.drained()
+        status, _, log = served.ended()
+    assert status == 0
+    assert "No space left on device" in log

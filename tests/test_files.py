@@ -2,10 +2,13 @@
 
 import contextlib
 import gc
+import hashlib
+import itertools
 import os
 import random
 import re
 import socket
+import struct
 import subprocess
 import sys
 
@@ -13,15 +16,17 @@ import pytest
 from client import descriptors
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from shapes import COUNT, RANDOM, SHAPES, comparisons
 
-from c1m.files import Roots
+from c1m._probe_files import Roots
 
 TYPES = {"html": "text/html", "txt": "text/plain", "gz": "application/gzip"}
+FORMS = ("gz", "br", "zst")
 CANARY = b"this is nobody's to read"
 MAX_SMALL = 32 << 10            # contents up to here are kept in memory
 MAX_FILES, MAX_BYTES, MAX_OPEN = 16384, 64 << 20, 256
 MAX_WARM = 128 << 10
-OVERHEAD = 216                   # bytes that are known of a file beside its path and contents
+OVERHEAD = 232                   # bytes that are known of a file beside its path and contents
 OLD_TIME = (10**18, 10**18)      # in nanoseconds: of access and change
 
 
@@ -77,6 +82,11 @@ def roots(tree, openat2):
 
 def contents(found):
     return found["contents"] if isinstance(found, dict) else found
+
+
+def sidecars(roots, path, now_ms=0):
+    """The encoded forms that a file is found in, each asked for by itself."""
+    return [form for form in FORMS if roots.find(0, path, now_ms, [form])["encoded"] == form]
 
 
 @pytest.mark.parametrize(("path", "expected"), [
@@ -367,7 +377,19 @@ def test_a_small_files_etag_is_of_its_contents(tmp_path):
     first, other, longer, later, again = seen
     assert len({first, other, longer}) == 3
     assert (later, again) == (longer, first)
-    assert all(re.fullmatch(rb'"[0-9a-f]+-[0-9a-f]+"', etag) for etag in seen)
+    assert first == b'"%s-1"' % hashlib.sha256(b"a").hexdigest()[:32].encode()
+    assert all(re.fullmatch(rb'"[0-9a-f]{32}-[0-9a-f]+"', etag) for etag in seen)
+
+
+@pytest.mark.parametrize("size", [16, 24, MAX_SMALL])
+def test_contents_made_to_collide_have_other_etags(tmp_path, size):
+    """With hash = (hash ^ word) * odd and hash ^= hash >> 32 for each word, these differences cancel out."""
+    start, words = os.urandom(size - 16), struct.unpack("<QQ", os.urandom(16))
+    etags = set()
+    for first, second in ((0, 0), (1 << 63, 1 << 63 | 1 << 31)):
+        (tmp_path / "file").write_bytes(start + struct.pack("<QQ", words[0] ^ first, words[1] ^ second))
+        etags.add(Roots([tmp_path], {}).find(0, b"/file")["etag"])
+    assert len(etags) == 2
 
 
 def test_a_large_files_etag_changes_with_whatever_may_have_changed_it(tmp_path):
@@ -496,12 +518,11 @@ def encoded(tmp_path):
 
 def test_encoded_forms_are_found_and_have_the_type_of_the_file(encoded, openat2):
     roots = Roots([encoded], TYPES, openat2)
-    assert roots.find(0, b"/a.txt")["sidecars"] == ["gz", "br", "zst"]
-    for form in ("gz", "br", "zst"):
-        found = roots.find(0, b"/a.txt", encoded=form)
+    for form in FORMS:
+        found = roots.find(0, b"/a.txt", encoded=[form])
         assert found["contents"] == f"a.txt.{form}".encode()
         assert found["type"] == b"text/plain"
-    assert len({roots.find(0, b"/a.txt", encoded=form)["etag"] for form in (None, "gz", "zst")}) == 3
+    assert len({roots.find(0, b"/a.txt", encoded=forms)["etag"] for forms in ([], ["gz"], ["br"], ["zst"])}) == 4
     assert roots.find(0, b"/a.txt.gz")["type"] == b"application/gzip"
 
 
@@ -511,8 +532,45 @@ def test_an_encoded_form_that_is_older_than_the_file_or_no_file_does_not_count(e
     (encoded / "a.txt.br").mkdir()
     os.utime(encoded / "a.txt.zst", ns=(0, OLD_TIME[1] + 1))
     roots = Roots([encoded], TYPES, openat2)
-    assert roots.find(0, b"/a.txt")["sidecars"] == ["zst"]
-    assert roots.find(0, b"/a.txt", encoded="gz") is None
+    assert sidecars(roots, b"/a.txt") == ["zst"]
+    assert roots.find(0, b"/a.txt", encoded=["gz"])["contents"] == b"a.txt"
+
+
+@pytest.mark.parametrize("order", [*itertools.permutations(FORMS)])
+def test_the_first_form_that_there_is_is_found(encoded, openat2, order):
+    for gone in (None, *order):
+        if gone:
+            (encoded / f"a.txt.{gone}").unlink()
+        roots = Roots([encoded], TYPES, openat2)
+        left = [form for form in order if (encoded / f"a.txt.{form}").exists()]
+        for n in range(4):
+            first = ([form for form in order[:n] if form in left] or [None])[0]
+            for _ in ("found", "remembered"):
+                assert roots.find(0, b"/a.txt", encoded=order[:n])["encoded"] == first
+
+
+def test_without_codings_no_sidecar_is_looked_for(encoded, openat2):
+    """A look counts for a second, so what is found just after a request without codings shows that it did not look."""
+    for form in FORMS:
+        (encoded / f"a.txt.{form}").unlink()
+    roots = Roots([encoded], TYPES, openat2)
+    assert roots.find(0, b"/a.txt", 5000)["encoded"] is None
+    (encoded / "a.txt.gz").write_text("gz")
+    assert roots.find(0, b"/a.txt", 5001, ["gz"])["encoded"] == "gz"
+    (encoded / "a.txt.br").write_text("br")
+    assert roots.find(0, b"/a.txt", 5002, ["br", "gz"])["encoded"] == "gz"
+    assert roots.find(0, b"/a.txt", 6001, ["br", "gz"])["encoded"] == "br"
+
+
+def test_the_sidecar_of_another_index_name_is_not_the_indexs(encoded, openat2):
+    (encoded / "index.html.gz").write_text("of a file that is not there")
+    roots = Roots([encoded], TYPES, openat2, index=["index.html", "a.txt"])
+    assert contents(roots.find(0, b"/", 5000, ["gz"])) == b"a.txt.gz"
+    (encoded / "index.html").write_text("index.html")
+    os.utime(encoded / "index.html", ns=OLD_TIME)
+    assert contents(roots.find(0, b"/", 6000, ["gz"])) == b"of a file that is not there"
+    (encoded / "index.html").unlink()
+    assert contents(roots.find(0, b"/", 7000, ["gz"])) == b"a.txt.gz"
 
 
 def test_an_encoded_form_outside_the_root_does_not_count(encoded, tmp_path_factory, openat2):
@@ -522,26 +580,26 @@ def test_an_encoded_form_outside_the_root_does_not_count(encoded, tmp_path_facto
         (encoded / f"a.txt.{form}").unlink()
     (encoded / "a.txt.gz").symlink_to(outside)
     (encoded / "a.txt.br").symlink_to("a.txt.zst")
-    assert Roots([encoded], TYPES, openat2).find(0, b"/a.txt")["sidecars"] == ["br", "zst"]
+    assert sidecars(Roots([encoded], TYPES, openat2), b"/a.txt") == ["br", "zst"]
 
 
 def test_encoded_forms_that_come_change_and_go_are_seen_within_a_second(encoded, openat2):
     roots = Roots([encoded], TYPES, openat2)
-    assert contents(roots.find(0, b"/a.txt", 5000, "br")) == b"a.txt.br"
+    assert contents(roots.find(0, b"/a.txt", 5000, ["br"])) == b"a.txt.br"
     (encoded / "a.txt.br").write_text("changed")
     (encoded / "a.txt.zst").unlink()
-    assert contents(roots.find(0, b"/a.txt", 6000, "br")) == b"changed"
-    assert roots.find(0, b"/a.txt", 6000, "zst") is None
+    assert contents(roots.find(0, b"/a.txt", 6000, ["br"])) == b"changed"
+    assert sidecars(roots, b"/a.txt", 6000) == ["gz", "br"]
     (encoded / "a.txt.zst").write_text("back")
-    assert contents(roots.find(0, b"/a.txt", 7000, "zst")) == b"back"
+    assert contents(roots.find(0, b"/a.txt", 7000, ["zst"])) == b"back"
     replaced(encoded / "a.txt", b"newer than they")
-    assert roots.find(0, b"/a.txt", 8000)["sidecars"] == []
+    assert sidecars(roots, b"/a.txt", 8000) == []
 
 
 def test_the_index_may_have_encoded_forms(encoded, openat2):
     roots = Roots([encoded], TYPES, openat2, index=["index.html", "a.txt"])
-    assert contents(roots.find(0, b"/", encoded="br")) == b"a.txt.br"
-    assert roots.find(0, b"/", encoded="br")["type"] == b"text/plain"
+    assert contents(roots.find(0, b"/", encoded=["br"])) == b"a.txt.br"
+    assert roots.find(0, b"/", encoded=["br"])["type"] == b"text/plain"
 
 
 # ---- links out, where they are wanted ----
@@ -676,6 +734,47 @@ def test_files_are_bounded_and_the_longest_unasked_goes_first(tmp_path):
     assert roots.counters()["misses"] == misses + 1
 
 
+def chains(root, paths):
+    """The chains' lengths once the files are known; each is a link to the one file in the root."""
+    for path in paths:
+        (root / path).parent.mkdir(exist_ok=True)
+        os.link(root / "file", root / path)
+    roots = Roots([root], {}, max_files=COUNT)
+    for path in paths:
+        assert roots.find(0, b"/" + path.encode())["size"] == 1
+    return roots.chain_lengths()
+
+
+@pytest.fixture(scope="module")
+def random_chains(tmp_path_factory):
+    root = tmp_path_factory.mktemp("random")
+    (root / "file").write_bytes(b"x")
+    return chains(root, [name.decode() for name in RANDOM])
+
+
+@pytest.mark.parametrize("shape", [name for name, shape in SHAPES.items() if max(map(len, shape)) < 255])
+def test_paths_that_are_alike_do_not_share_buckets(tmp_path, random_chains, shape):
+    (tmp_path / "file").write_bytes(b"x")
+    ours = chains(tmp_path, [name.decode().lstrip("/") for name in SHAPES[shape]])
+    assert len(ours) == sum(ours) == COUNT
+    assert comparisons(ours) <= 2 * comparisons(random_chains)
+    assert max(ours) <= 2 * max(random_chains)
+
+
+def test_roots_and_codings_do_not_share_buckets_either(tmp_path, random_chains):
+    (tmp_path / "file").write_bytes(b"x")
+    names = [f"{n}{ending}" for n in range(4) for ending in ("", ".gz", ".br", ".zst")]
+    for name in names:
+        os.link(tmp_path / "file", tmp_path / name)
+    roots = Roots([tmp_path] * 256, {}, max_files=COUNT)
+    for root, n, form in itertools.product(range(256), range(4), FORMS):
+        assert roots.find(root, b"/%d" % n, encoded=[form])["encoded"] == form
+    ours = roots.chain_lengths()
+    assert len(ours) == sum(ours) == COUNT
+    assert comparisons(ours) <= 2 * comparisons(random_chains)
+    assert max(ours) <= 2 * max(random_chains)
+
+
 def test_bytes_in_memory_are_bounded(tmp_path):
     (tmp_path / "file").write_bytes(b"x" * MAX_SMALL)
     links_to(tmp_path / "file", MAX_BYTES // MAX_SMALL + 10)
@@ -715,8 +814,8 @@ def test_a_file_that_has_become_shorter_is_not_taken_into_memory(tmp_path):
 def test_the_bounds_are_settings(tmp_path):
     (tmp_path / "file").write_bytes(b"x" * 1000)
     links_to(tmp_path / "file", 100)
-    few, small = Roots([tmp_path], {}, files_most=10), Roots([tmp_path], {}, bytes_most=5 * (OVERHEAD + 1010))
-    many = Roots([tmp_path], {}, files_most=1 << 20)
+    few, small = Roots([tmp_path], {}, max_files=10), Roots([tmp_path], {}, max_bytes=5 * (OVERHEAD + 1010))
+    many = Roots([tmp_path], {}, max_files=1 << 20)
     for i in range(100):
         for roots in (few, small, many):
             assert roots.find(0, b"/%d" % i)["size"] == 1000
@@ -783,7 +882,7 @@ def test_no_path_leads_out(tree, openat2, parts):
 
 CROWDED = """
 import os, resource, sys
-from c1m.files import Roots
+from c1m._probe_files import Roots
 
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 roots = Roots([sys.argv[1]], {}, sys.argv[2] == "True")

@@ -6,9 +6,11 @@ import collections
 import contextlib
 import json
 import logging
+import os
 import queue
 import random
 import re
+import socket
 import struct
 import subprocess
 import sys
@@ -21,7 +23,7 @@ import aiohttp
 import pytest
 import websockets.exceptions
 import websockets.sync.client
-from client import PATIENCE, Http, WebSocket, handshake, until
+from client import PATIENCE, Http, WebSocket, handshake, program, until
 from wire import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close, frame, message
 
 import c1m
@@ -175,7 +177,7 @@ def test_fragments_with_pings_in_between(seed):
 
 @pytest.mark.parametrize("size", [125, 126, 65535, 65536, 128 << 10, (128 << 10) + 1, MIB, 8 * MIB])
 def test_big_messages(size):
-    with serving(echo, max_message=8 * MIB, max_backlog=64 * MIB) as server, WebSocket(server.port) as ws:
+    with serving(echo, max_message=8 * MIB, max_send_queue=64 * MIB) as server, WebSocket(server.port) as ws:
         for opcode, payload in ((TEXT, text_of(size)), (BINARY, random.Random(size).randbytes(size))):
             for _ in range(2):
                 assert ws.echo(payload, opcode) == (opcode, payload)
@@ -214,7 +216,7 @@ def test_what_is_sent_big_and_small_keeps_its_order():
                 ws.ping(b"%d" % i)
 
     with (
-        serving(on_message, max_backlog=64 * MIB) as server,
+        serving(on_message, max_send_queue=64 * MIB) as server,
         WebSocket(server.port, receive_buffer=8192) as ws,
     ):
         ws.send(frame(TEXT))
@@ -564,6 +566,62 @@ def test_what_ends_a_program_ends_run(caplog, method, error):
     assert not caplog.records
 
 
+@contextlib.contextmanager
+def a_log_that_raises(error):
+    class Raises(logging.Handler):
+        def emit(self, record):
+            raise error
+
+    log, raises = logging.getLogger("c1m"), Raises()
+    log.addHandler(raises)
+    try:
+        yield
+    finally:
+        log.removeHandler(raises)
+
+
+@pytest.mark.parametrize(
+    "error", [SystemExit(3), KeyboardInterrupt()], ids=["SystemExit", "KeyboardInterrupt"]
+)
+@pytest.mark.parametrize("method", ["on_upgrade", "on_message", "on_close"])
+def test_what_ends_a_program_ends_run_where_it_comes_while_an_error_is_logged(method, error):
+    """As a second Ctrl-C may, which finds a log handler at work."""
+    def fail(self, *arguments):
+        raise LookupError("on purpose")
+
+    def client():
+        with Http(server.ports[0]) as http:
+            http.send(handshake() + frame(TEXT, b"x") + close(1000))
+            with contextlib.suppress(OSError):   # it may have ended already
+                http.half_close()
+            http.drained()
+        server.stop()
+
+    server = c1m.Server(ports=[0], shutdown_timeout=0.5)
+    server.websocket("/ws", type("Fails", (), {method: fail})())
+    server.listen()
+    thread = threading.Thread(target=client)
+    thread.start()
+    with a_log_that_raises(error), pytest.raises(type(error)) as raised:
+        server.run()
+    thread.join()
+    assert raised.value is error
+
+
+def test_a_log_that_fails_does_not_stop_the_server():
+    def on_message(ws, message):
+        if message == "fail":
+            raise LookupError("on purpose")
+        ws.send(message)
+
+    with a_log_that_raises(ValueError("of the log")), serving(on_message) as server:
+        for _ in range(2):
+            with WebSocket(server.port) as ws:
+                assert ws.echo(b"x", TEXT) == (TEXT, b"x")
+                ws.send(frame(TEXT, b"fail"))
+                assert ws.closing() == 1011
+
+
 @pytest.mark.parametrize("method", ["on_open", "on_message", "on_close"])
 def test_what_would_have_to_be_awaited_is_an_error_outside_asyncio(caplog, method):
     async def coroutine():
@@ -715,6 +773,43 @@ def test_after_the_end_everything_but_close_raises_closed():
         ws.resume()
         assert ws.buffered == 0
         assert ws.path == "/ws"  # what it was stays known
+
+
+def test_what_cannot_be_had_of_a_connection_that_broke_a_moment_ago_raises_closed():
+    """In the very call of the handler that finds it broken, before on_close."""
+    seen = queue.SimpleQueue()
+
+    class Handler:
+        def on_message(self, ws, message):
+            name = client.socket.getsockname()
+            [server_side] = [fd for fd in map(int, os.listdir("/proc/self/fd")) if peer_of(fd) == name]
+            with socket.socket(fileno=os.dup(server_side)) as own:
+                own.shutdown(socket.SHUT_RDWR)
+            with pytest.raises(c1m.Closed):
+                while True:
+                    ws.send(bytes(10_000))
+            for call in (
+                lambda: ws.send("x"), ws.ping, lambda: ws.subscribe("t"), lambda: ws.unsubscribe("t"),
+                lambda: ws.publish("t", "x"),
+            ):
+                try:
+                    call()
+                except c1m.Closed:
+                    seen.put("Closed")
+                else:
+                    seen.put("no effect")
+            seen.put(server.subscribers("t"))
+
+    def peer_of(fd):
+        try:
+            with socket.socket(fileno=os.dup(fd)) as copy:
+                return copy.getpeername()
+        except OSError:
+            return None
+
+    with serving(Handler()) as server, WebSocket(server.port) as client:
+        client.send(frame(TEXT, b"x"))
+        assert [seen.get(timeout=PATIENCE) for _ in range(6)] == ["Closed"] * 5 + [0]
 
 
 def test_in_on_close_it_is_closed_already():
@@ -905,7 +1000,7 @@ def in_threads(n, work):
 @pytest.mark.parametrize("how", ["send", "publish", "server.publish"])
 def test_eight_threads_at_once(how):
     each = 1500
-    with open_pair(max_backlog=64 * MIB) as (server, recorder, client, ws), WebSocket(server.port) as other:
+    with open_pair(max_send_queue=64 * MIB) as (server, recorder, client, ws), WebSocket(server.port) as other:
         ws2 = recorder.next("open")
         ws.subscribe("all")
         ws2.subscribe("all")
@@ -932,7 +1027,7 @@ def test_eight_threads_at_once(how):
 
 
 def test_threads_that_subscribe_send_pause_and_close_while_clients_come_and_go():
-    with open_pair(max_backlog=64 * MIB) as (server, recorder, _, _):
+    with open_pair(max_send_queue=64 * MIB) as (server, recorder, _, _):
         clients = [WebSocket(server.port) for _ in range(16)]
         opened = [recorder.next("open") for _ in clients]
 
@@ -976,7 +1071,7 @@ def numbered(i):
 def flooded(when_slow, topic=None):
     """Floods a client that reads only afterwards. What it got, control frames, counters."""
     recorder = Recorder()
-    with open_pair(recorder, 4096, when_slow=when_slow, max_backlog=8 * SIZE) as (server, _, client, ws):
+    with open_pair(recorder, 4096, when_slow=when_slow, max_send_queue=8 * SIZE) as (server, _, client, ws):
         ws.subscribe("even")
         ws.subscribe("odd")
         for i in range(FLOOD):
@@ -1039,7 +1134,7 @@ def test_when_slow_closes_with_1013(topic):
 
 
 def test_on_close_gets_1013_when_too_slow():
-    with open_pair(None, 4096, when_slow="close", max_backlog=8 * SIZE) as (server, recorder, client, ws):
+    with open_pair(None, 4096, when_slow="close", max_send_queue=8 * SIZE) as (server, recorder, client, ws):
         for i in range(FLOOD):
             ws.send(numbered(i))
         until(lambda: server.stats()["routes"]["/ws"]["closed_slow"] == 1, "it to be given up")
@@ -1054,7 +1149,7 @@ def test_one_slow_subscriber_does_not_hold_up_the_others():
             ws.subscribe("all")
             super().on_open(ws)
 
-    with open_pair(Joins(), 4096, when_slow="drop-oldest", max_backlog=8 * SIZE) as (server, _, slow, _):
+    with open_pair(Joins(), 4096, when_slow="drop-oldest", max_send_queue=8 * SIZE) as (server, _, slow, _):
         with WebSocket(server.port) as fast:
             until(lambda: server.subscribers("all") == 2, "the other")
             for i in range(FLOOD):
@@ -1070,7 +1165,7 @@ def test_buffered_and_on_drain():
         def on_drain(self, ws):
             drained.put(ws.buffered)
 
-    with open_pair(Drains(), 4096, max_backlog=64 * MIB) as (_, _, client, ws):
+    with open_pair(Drains(), 4096, max_send_queue=64 * MIB) as (_, _, client, ws):
         assert ws.buffered == 0
         for i in range(FLOOD):
             ws.send(numbered(i))
@@ -1099,7 +1194,7 @@ def test_on_drain_is_not_called_once_it_is_closing():
 
 
 def test_a_message_longer_than_the_backlog_may_be_sent_to_who_reads():
-    with serving(lambda ws, message: ws.send(bytes(10 * MIB)), max_backlog=1000) as server:
+    with serving(lambda ws, message: ws.send(bytes(10 * MIB)), max_send_queue=1000) as server:
         with WebSocket(server.port) as ws:
             for _ in range(2):
                 assert ws.echo(b"") == (BINARY, bytes(10 * MIB))
@@ -1120,7 +1215,7 @@ def test_one_who_catches_up_in_the_turn_that_found_it_slow_gets_what_comes_later
             caught_up.wait(PATIENCE)
 
     with (
-        open_pair(Burst(), 4096, when_slow="drop-newest", max_backlog=20 * size) as (server, _, client, ws),
+        open_pair(Burst(), 4096, when_slow="drop-newest", max_send_queue=20 * size) as (server, _, client, ws),
         WebSocket(server.port) as other,
     ):
         other.send(frame(TEXT, b"now"))
@@ -1141,7 +1236,7 @@ def test_what_is_dropped_is_missed_by_no_context(when_slow):
     opening = handshake("/ws", "Sec-WebSocket-Extensions: permessage-deflate")
     recorder = Recorder()
     with (
-        serving(recorder, compression="dedicated", when_slow=when_slow, max_backlog=100_000) as server,
+        serving(recorder, compression="dedicated", when_slow=when_slow, max_send_queue=100_000) as server,
         WebSocket(server.port, opening=opening, receive_buffer=4096) as client,
     ):
         ws = recorder.next("open")
@@ -1165,13 +1260,13 @@ def test_what_is_dropped_is_missed_by_no_context(when_slow):
 
 
 def test_a_burst_in_one_turn_makes_nobody_slow():
-    """More than max_backlog at once, to clients that read: what waits for the turn's end does not count."""
+    """More than max_send_queue at once, to clients that read: what waits for the turn's end does not count."""
 
     def on_message(ws, message):
         for i in range(100):
             ws.send(bytes([i]) * 5000)
 
-    with serving(on_message, max_backlog=20_000) as server, WebSocket(server.port) as ws:
+    with serving(on_message, max_send_queue=20_000) as server, WebSocket(server.port) as ws:
         ws.send(frame(TEXT, b"go"))
         for i in range(100):
             assert ws.message() == (BINARY, bytes([i]) * 5000)
@@ -1184,7 +1279,7 @@ def test_a_burst_of_published_messages_makes_nobody_slow():
         for i in range(100):
             server.publish("all", bytes([i]) * 5000)
 
-    with serving(on_message, max_backlog=20_000) as server, WebSocket(server.port) as ws:
+    with serving(on_message, max_send_queue=20_000) as server, WebSocket(server.port) as ws:
         ws.send(frame(TEXT, b"go"))
         for i in range(100):
             assert ws.message() == (BINARY, bytes([i]) * 5000)
@@ -1387,8 +1482,8 @@ class AsyncUpgrade:
         (add(max_message=0), ValueError, "max_message: 0 is not between 1 and 2147483647"),
         (add(max_message=1 << 31), ValueError, "max_message: 2147483648 is not between"),
         (add(max_message="1"), TypeError, "max_message: '1' is not an int"),
-        (add(max_backlog=0), ValueError, "max_backlog: 0 is not between"),
-        (add(max_backlog=1.5), TypeError, "max_backlog: 1.5 is not an int"),
+        (add(max_send_queue=0), ValueError, "max_send_queue: 0 is not between"),
+        (add(max_send_queue=1.5), TypeError, "max_send_queue: 1.5 is not an int"),
         (add(idle_timeout=0), ValueError, "idle_timeout: 0 is not above 0 seconds"),
         (add(idle_timeout=None), TypeError, "idle_timeout: None is not a number of seconds"),
         (add(ping_interval=-1), ValueError, "ping_interval: -1 is not above 0 seconds"),
@@ -1582,3 +1677,60 @@ def test_two_thousand_that_come_and_go_leave_nothing_behind():
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
+
+
+# ---- a loop within the loop ----
+
+
+@pytest.mark.parametrize("way", ["with", "async with"])
+@pytest.mark.parametrize(
+    "method", ["on_upgrade", "on_open", "on_message", "on_drain", "on_close", "on_close at the end"]
+)
+def test_a_turn_within_a_turn_does_nothing(method, way):
+    """As it comes about where a handler runs its event loop anew, which nest_asyncio makes possible."""
+    out, _ = program("""
+import asyncio
+import c1m
+from client import WebSocket
+from wire import TEXT, close, frame
+
+method, way = sys.argv[2:]
+got = []
+
+def enters(self, *arguments):
+    got.append(server._site.iterate())
+
+methods = {method.split()[0]: enters}
+if method == "on_drain":
+    methods["on_message"] = lambda self, ws, message: ws.send(bytes(16 << 20))
+server = c1m.Server(ports=[0], shutdown_timeout=0.2)
+server.websocket("/ws", type("Enters", (), methods)(), max_send_queue=64 << 20)
+server.websocket("/echo")
+
+def visit():
+    with WebSocket(server.ports[0], "/echo") as other, WebSocket(server.ports[0]) as client:
+        client.send(frame(TEXT, b"x"))
+        if method == "on_drain":
+            client.take(16 << 20)
+        client.send(close(1000))
+        client.drained()
+        assert other.echo(b"x") == (2, b"x")
+
+def stay():
+    global client
+    client = WebSocket(server.ports[0])
+
+visits = stay if "at the end" in method else visit
+
+async def main():
+    async with server:
+        await asyncio.to_thread(visits)
+
+if way == "with":
+    with server:
+        visits()
+else:
+    asyncio.run(main())
+print(got)
+""", method, way)
+    assert out == "[1]\n"

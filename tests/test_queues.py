@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import random
+import resource
 import subprocess
 import sys
 import threading
@@ -78,7 +79,7 @@ def test_a_thread_that_asks_for_more_than_can_be_done_is_slowed_down_but_not_sto
             assert published.wait(PATIENCE)
 
     recorder = Waits()
-    with serving(recorder, max_backlog=16 * MIB) as server, WebSocket(server.port) as client:
+    with serving(recorder, max_send_queue=16 * MIB) as server, WebSocket(server.port) as client:
         recorder.next("open")
         client.send(frame(TEXT, b"block"))
         for i in range(40):
@@ -98,7 +99,7 @@ def test_a_flood_of_publishes_leaves_others_their_turn():
 
     recorder = Subscribed()
     server = c1m.Server(ports=[0], shutdown_timeout=0.1)
-    server.websocket("/ws", recorder, when_slow="drop-newest", max_backlog=10_000)
+    server.websocket("/ws", recorder, when_slow="drop-newest", max_send_queue=10_000)
     server.websocket("/echo")
     with server:
         clients = [WebSocket(server.ports[0]) for _ in range(50)]
@@ -128,6 +129,78 @@ def test_the_last_of_pause_and_resume_counts_whatever_thread_it_came_from():
     with serving(on_message) as server, WebSocket(server.port) as client:
         for _ in range(3):
             assert client.echo(b"again") == (BINARY, b"again")
+
+
+def test_a_thread_that_publishes_faster_than_can_be_sent_loses_nothing():
+    recorder = Subscribed()
+    with serving(recorder, max_send_queue=1 << 30) as server, WebSocket(server.port) as client:
+        recorder.next("open")
+        thread = threading.Thread(
+            target=lambda: [server.publish("t", i.to_bytes(2, "big") * 50_000) for i in range(400)],
+        )
+        thread.start()
+        for i in range(400):
+            assert client.message() == (BINARY, i.to_bytes(2, "big") * 50_000)
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+
+class Blocks(Subscribed):
+    """Whose on_message keeps the server's thread until it is released."""
+
+    def __init__(self):
+        super().__init__()
+        self.released = threading.Event()
+
+    def on_message(self, ws, message):
+        super().on_message(ws, message)
+        assert self.released.wait(PATIENCE)
+
+
+def overwhelmed(server, recorder, client):
+    """Blocks the server's thread, and asks for more than may wait."""
+    recorder.next("open")
+    client.send(frame(TEXT, b"block"))
+    recorder.next("message")
+    for _ in range(42):          # 4 MiB, and a little more
+        server.publish("t", bytes(100_000))
+
+
+def test_a_thread_that_is_slowed_down_sleeps():
+    """It does not look again and again whether it may go on."""
+    recorder = Blocks()
+    with serving(recorder, max_send_queue=1 << 30) as server, WebSocket(server.port) as client:
+        try:
+            overwhelmed(server, recorder, client)
+            before = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+            server.publish("t", "x")
+            assert resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - before < 20
+        finally:
+            recorder.released.set()
+
+
+def test_the_server_may_stop_while_threads_are_slowed_down():
+    def publish():
+        with pytest.raises(RuntimeError, match=r"^this server is not running$"):
+            while True:
+                server.publish("t", bytes(100_000))
+
+    recorder = Blocks()
+    threads = [threading.Thread(target=publish) for _ in range(3)]
+    server = c1m.Server(ports=[0], shutdown_timeout=0.1)
+    server.websocket("/ws", recorder)
+    with server, WebSocket(server.ports[0]) as client:
+        try:
+            overwhelmed(server, recorder, client)
+            for thread in threads:
+                thread.start()
+            server.stop()
+        finally:
+            recorder.released.set()
+        client.drained()
+    for thread in threads:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
 
 
 # ---- who reads, and who does not ----
@@ -161,7 +234,7 @@ def test_a_reader_who_was_behind_once_gets_what_comes_later():
 
 @pytest.mark.parametrize("when_slow", ["drop-oldest", "drop-newest", "latest"])
 def test_a_slow_readers_own_messages_are_heard(when_slow):
-    with open_pair(Subscribed(), SMALL_BUFFER, when_slow=when_slow, max_backlog=64 * MIB) as (_, recorder, client, ws):
+    with open_pair(Subscribed(), SMALL_BUFFER, when_slow=when_slow, max_send_queue=64 * MIB) as (_, recorder, client, ws):
         stuffed(ws)
         client.send(frame(TEXT, b"one") + frame(TEXT, b"two"))
         assert [recorder.next("message") for _ in range(2)] == ["one", "two"]
@@ -171,8 +244,25 @@ def test_a_slow_readers_own_messages_are_heard(when_slow):
         assert recorder.next("close") == (4000, "")
 
 
+@pytest.mark.parametrize("when_slow", ["close", "drop-oldest", "drop-newest", "latest"])
+def test_an_empty_message_waits_for_a_slow_reader_like_any_other(when_slow):
+    settings = {"when_slow": when_slow, "max_send_queue": 64 * MIB}
+    with open_pair(Subscribed(), SMALL_BUFFER, **settings) as (server, _, client, ws):
+        stuffed(ws)
+        for empty in ("", b""):
+            ws.send(empty)
+            server.publish("t", empty)
+        assert client.message() == (BINARY, bytes(16 * MIB))
+        sent = [(TEXT, b""), (TEXT, b""), (BINARY, b""), (BINARY, b"")]
+        if when_slow == "latest":
+            del sent[1]          # of which the topic's next takes the place
+        assert [client.message() for _ in sent] == sent
+        assert client.silent()
+        assert server.stats()["routes"]["/ws"] == {"dropped": 4 - len(sent), "closed_slow": 0}
+
+
 def test_a_header_that_comes_in_two_is_read_while_output_waits():
-    settings = {"when_slow": "drop-newest", "max_backlog": 64 * MIB}
+    settings = {"when_slow": "drop-newest", "max_send_queue": 64 * MIB}
     with open_pair(Subscribed(), SMALL_BUFFER, **settings) as (server, recorder, client, ws):
         stuffed(ws)
         for message in (b"one", b"two"):
@@ -185,7 +275,7 @@ def test_a_header_that_comes_in_two_is_read_while_output_waits():
 
 
 def test_resume_is_heard_while_output_waits():
-    with open_pair(Pauses(), SMALL_BUFFER, when_slow="drop-newest", max_backlog=64 * MIB) as (_, recorder, client, ws):
+    with open_pair(Pauses(), SMALL_BUFFER, when_slow="drop-newest", max_send_queue=64 * MIB) as (_, recorder, client, ws):
         stuffed(ws)
         client.send(frame(TEXT, b"one") + frame(TEXT, b"two") + frame(TEXT, b"three"))
         for expected in ("one", "two", "three"):
@@ -195,7 +285,7 @@ def test_resume_is_heard_while_output_waits():
 
 def test_reading_goes_on_before_the_client_has_read_all():
     """Where a full backlog closes, nothing is read while much of it waits; but not all of it must have left."""
-    with open_pair(Recorder(), SMALL_BUFFER, max_backlog=64 * MIB) as (_, recorder, client, ws):
+    with open_pair(Recorder(), SMALL_BUFFER, max_send_queue=64 * MIB) as (_, recorder, client, ws):
         stuffed(ws)
         client.send(frame(TEXT, b"heard"))
         while ws.buffered > 100_000:
@@ -224,7 +314,7 @@ def test_a_client_that_stays_while_it_is_paused_is_pinged_and_kept():
 
 def test_many_small_messages_weigh_what_they_take():
     """Memory is what a backlog is about: a message of one byte takes a hundred."""
-    with open_pair(None, SMALL_BUFFER, when_slow="drop-newest", max_backlog=8 * MIB) as (server, _, _, ws):
+    with open_pair(None, SMALL_BUFFER, when_slow="drop-newest", max_send_queue=8 * MIB) as (server, _, _, ws):
         stuffed(ws, 5 * MIB)
         before = ws.buffered
         for _ in range(200_000):
@@ -239,7 +329,7 @@ def test_many_small_messages_weigh_what_they_take():
 def test_a_backlog_counts_compressed():
     recorder = Recorder()
     with (
-        serving(recorder, compression="shared", max_backlog=24 * MIB) as server,
+        serving(recorder, compression="shared", max_send_queue=24 * MIB) as server,
         WebSocket(server.port, receive_buffer=SMALL_BUFFER, opening=handshake("/ws", OFFER)),
     ):
         ws = recorder.next("open")
@@ -260,7 +350,7 @@ def test_what_is_dropped_takes_nothing_with_it(when_slow, compression):
     words = ["".join(random.Random(i).choices("abcdefghij", k=9)) for i in range(3000)]
     generator = random.Random(2)
     recorder = Subscribed()
-    with serving(recorder, when_slow=when_slow, compression=compression, max_backlog=50_000) as server:
+    with serving(recorder, when_slow=when_slow, compression=compression, max_send_queue=50_000) as server:
         client = websockets.sync.client.connect(
             f"ws://127.0.0.1:{server.port}/ws", sock=connected(("127.0.0.1", server.port), SMALL_BUFFER), max_queue=1,
             ping_interval=None, max_size=None,
@@ -287,7 +377,7 @@ def test_what_is_dropped_takes_nothing_with_it(when_slow, compression):
 
 def test_latest_keeps_what_waits_of_a_topic_that_is_no_more():
     recorder = Recorder()
-    with open_pair(recorder, SMALL_BUFFER, when_slow="latest", max_backlog=64 * MIB) as (server, _, client, ws):
+    with open_pair(recorder, SMALL_BUFFER, when_slow="latest", max_send_queue=64 * MIB) as (server, _, client, ws):
         stuffed(ws)
         for topic in "AB":
             ws.subscribe(topic)

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import gc
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -457,6 +458,67 @@ def test_stats_may_be_asked_for_from_any_thread(root):
             thread.join()
 
 
+# ---- forks ----
+
+FORK = """
+import os, signal, sys
+import c1m
+
+server = c1m.Server(sys.argv[1], ports=[], unix=sys.argv[2], access_log=sys.argv[3])
+
+
+def child(does):
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(20)                 # ends one that serves all the same
+        try:
+            does()
+        except RuntimeError as error:
+            print(error, flush=True)
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+
+
+async def serve():
+    async with server:
+        pass
+
+
+def aside():
+    import asyncio
+    asyncio.run(serve())
+
+
+server.listen()
+for does in (server.run, server.__enter__, aside):
+    child(does)
+with server:
+    child(lambda: server.__exit__(None, None, None))
+    child(server.stop)
+    print("serving", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_fork_leaves_the_server_of_its_parent_alone(root, tmp_path):
+    path, log = tmp_path / "socket", tmp_path / "log"
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORK, root, path, log]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+        for _ in range(3):
+            assert process.stdout.readline() == (
+                f"this server listens in process {process.pid}, of which this one is a fork: call listen() and run() in"
+                " the same process; after os.fork(), make a Server in each\n"
+            )
+        assert process.stdout.readline() == "serving\n"
+        assert get(path, "/a.txt").body == b"a"
+        until(lambda: '"GET /a.txt HTTP/1.1" 200' in log.read_text(), "the line in the log")
+        out, errors = process.communicate(timeout=PATIENCE)
+        assert (out, errors, process.returncode) == ("", "", 0)
+    assert not path.exists()
+
+
 # ---- signals ----
 
 RUN = """
@@ -605,6 +667,62 @@ def test_a_signal_before_run_begins_is_pythons(running):
     assert get(process.port, "/a.txt").body == b"a"
     process.send_signal(signal.SIGTERM)
     assert ended(process) == ("run has returned\n", "", 0)
+
+
+IN_C = """
+#include <signal.h>
+static void ignore(int number) { (void)number; }
+__attribute__((constructor)) static void before_python(void) { signal(SIGTERM, ignore); }
+"""
+RUN_IN_C = """
+import signal, sys, threading
+import c1m
+
+assert signal.getsignal(signal.SIGTERM) is None
+before = signal.getsignal(signal.SIGINT)
+server = c1m.Server(ports=[0])
+for _ in range(2):
+    threading.Timer(0.1, server.stop).start()
+    server.run()
+    assert signal.getsignal(signal.SIGTERM) is None
+    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.set_wakeup_fd(-1) == -1
+signal.raise_signal(signal.SIGTERM)
+"""
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
+def test_a_signal_handler_of_the_program_that_embeds_python_stays(tmp_path):
+    (tmp_path / "host.c").write_text(IN_C)
+    host = tmp_path / "host.so"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", host, tmp_path / "host.c"], check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", RUN_IN_C], env=os.environ | {"LD_PRELOAD": str(host)},
+        capture_output=True, text=True, timeout=PATIENCE,
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
+
+
+def test_signals_are_put_back_though_that_fails_for_one(monkeypatch):
+    server, put_back = c1m.Server(ports=[0]), []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    real = signal.signal
+
+    def fails_for_one(number, handler):
+        if number == signal.SIGTERM and handler is before[number]:
+            put_back.append(number)
+            real(number, handler)
+            raise ValueError("a signal that cannot be put back")
+        return real(number, handler)
+
+    server.listen()
+    threading.Timer(0.1, server.stop).start()
+    with monkeypatch.context() as patched, pytest.raises(ValueError, match="cannot be put back"):
+        patched.setattr(signal, "signal", fails_for_one)
+        server.run()
+    assert put_back == [signal.SIGTERM]
+    assert {number: signal.getsignal(number) for number in before} == before
+    assert signal.set_wakeup_fd(-1) == -1
 
 
 def test_a_visitor_who_upgrades_while_the_server_leaves_is_told(root):

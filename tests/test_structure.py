@@ -15,30 +15,49 @@ SOURCES = Path(__file__).parent.parent / "src"
 # Who may know whom: those in the layers above it, and nobody in a module's own.
 LAYERS = [
     {"linux", "buf", "coding"},
-    {"siphash"},
+    {"siphash", "transport"},
     {"http", "ws", "deflate", "files", "reactor"},
-    {"semantics"},
-    {"accesslog", "response", "topics"},
-    {"app"},
-    {"answers", "handlers"},
-    {"site", "load", "listing", "logwriter", "mediatypes"},
-    {"runner", "workers"},
+    {"semantics", "topics", "mailbox", "loop", "handlers"},
+    {"accesslog", "wsconn"},
+    {"response", "handshake", "pubsub"},
+    {"static", "websocket"},
+    {"httpconn"},
+    {"calls"},
+    {"site", "kinds", "listeners", "listing", "logwriter", "mediatypes"},
+    {"options", "runner"},
+    {"root"},
     {"server"},
     {"c1m"},                     # __init__.py
     {"cli"},
     {"__main__"},
 ]
+ENGINES = {"http", "ws", "deflate", "files"}
 STRANGERS = {                    # and who, further down, is still none of its business
-    "http": {"linux", "coding"},
+    "transport": {"buf", "coding"},
+    "http": {"linux", "coding", "siphash", "transport"},
+    "ws": {"linux", "coding", "siphash", "transport"},
+    "deflate": {"linux", "coding", "siphash", "transport"},
+    "files": {"transport"},
+    "reactor": {"coding", "siphash"},
     "semantics": {"linux", "ws", "deflate", "files", "reactor"},
-    "response": {"linux", "coding", "http", "ws", "deflate", "files", "reactor"},
-    "ws": {"linux"},
-    "deflate": {"linux"},
+    "topics": ENGINES | {"reactor", "transport"},
+    "loop": ENGINES | {"transport", "siphash"},
+    "mailbox": ENGINES | {"transport"},
     "accesslog": {"ws", "files", "reactor", "deflate"},
-    "topics": {"http", "files"},
-    "answers": {"ws", "deflate", "topics"},
-    "server": {"http", "ws", "deflate", "files", "reactor", "buf", "linux"},
-    "cli": {"site", "http", "ws", "deflate", "files", "reactor", "buf", "linux"},
+    "wsconn": {"http", "semantics", "files", "linux", "transport"},
+    "response": {"ws", "deflate", "files", "topics", "mailbox", "wsconn", "linux", "transport"},
+    "handshake": {"files", "reactor", "semantics", "topics", "mailbox", "linux", "transport"},
+    "pubsub": ENGINES | {"semantics", "transport"},
+    "static": {"ws", "deflate", "wsconn", "handshake", "pubsub", "topics", "mailbox", "transport"},
+    "websocket": {"http", "deflate", "files", "semantics", "response", "handshake", "linux", "transport"},
+    "httpconn": {"ws", "deflate", "files", "pubsub", "topics", "mailbox", "linux", "transport"},
+    "calls": {"deflate", "handshake", "topics", "mailbox", "transport"},
+    "site": {"http", "semantics", "handshake", "topics", "transport", "linux"},
+    "kinds": {"site"},
+    "options": {*ENGINES, "reactor", "buf", "linux"},
+    "root": {*ENGINES, "reactor", "buf", "linux"},
+    "server": {*ENGINES, "reactor", "buf", "linux"},
+    "cli": {"site", *ENGINES, "reactor", "buf", "linux"},
 }
 
 IMPORT = re.compile(
@@ -86,15 +105,16 @@ def test_arrows_point_down(stem):
 
 
 def test_the_arrows_are_read_at_all():
-    assert {"http", "ws", "files", "reactor"} <= known_to("site")
+    assert {"ws", "deflate", "reactor"} <= known_to("wsconn")
+    assert {"httpconn", "calls", "websocket"} <= known_to("site")
     assert "site" in known_to("server")
     assert known_to("buf") == known_to("linux") == set()
 
 
-def test_only_the_site_calls_python():
+def test_only_calls_takes_the_gil():
     """`with gil` is the one door into Python."""
     for path in SOURCES.glob("*.p[yx]*"):
-        if path.suffix in (".pyx", ".pxd") and path.stem != "site":
+        if path.suffix in (".pyx", ".pxd") and path.stem != "calls":
             assert not re.search(r"^\s*with gil", path.read_text(), re.MULTILINE), path.name
 
 
@@ -110,13 +130,15 @@ def test_what_is_declared_for_others_needs_no_gil_and_raises_nothing():
                 assert "noexcept nogil" in line, f"{path.name}: {line.strip()}"
 
 
-def test_the_sizes_that_matter_are_checked():
-    for stem, checked in {
-        "reactor": "assert sizeof(Conn) == 64",
-        "http": "static_assert(sizeof(HttpParser) == 16)",
-        "ws": "assert sizeof(WsParser) == 16",
-    }.items():
-        assert f"\n{checked}" in (SOURCES / f"{stem}.pyx").read_text()
+@pytest.mark.parametrize(("stem", "checked"), [
+    ("reactor", "static_assert(sizeof(Conn) == 64)"),
+    ("http", "static_assert(sizeof(HttpParser) == 16)"),
+    ("ws", "static_assert(sizeof(WsParser) == 16)"),
+    ("deflate", "static_assert(sizeof(DeflateTerms) == 4)"),
+    ("topics", "static_assert(sizeof(Member) + sizeof(Subscription) == 16)"),
+])
+def test_the_sizes_that_matter_are_checked(stem, checked):
+    assert f"\n{checked}" in (SOURCES / f"{stem}.pyx").read_text()
 
 
 # ---- stubs ----

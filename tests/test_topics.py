@@ -9,6 +9,7 @@ from client import PATIENCE, WebSocket, until
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from shapes import COUNT, RANDOM, SHAPES, comparisons
 from wire import BINARY, TEXT, close, frame
 
 import c1m
@@ -89,6 +90,26 @@ def test_names_that_are_prefixes_of_others_are_others():
     board.subscribe(0, b"news")
     assert board.members(b"new") == board.members(b"news ") == board.members(b"News") == []
     assert board.members(b"news") == [0]
+
+
+def chains(names):
+    board = Board(1)
+    for name in names:
+        board.subscribe(0, name)
+    return board.chain_lengths()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_names_that_are_alike_do_not_share_buckets(shape):
+    """Whatever they look like, a topic is found about as fast as among random ones, after 1.5 comparisons."""
+    ours, randoms = chains(SHAPES[shape]), chains(RANDOM)
+    assert len(ours) == sum(ours) == COUNT
+    assert comparisons(ours) <= 2 * comparisons(randoms)
+    assert max(ours) <= 2 * max(randoms)
+
+
+def test_two_tables_spread_the_same_names_differently():
+    assert chains(RANDOM) != chains(RANDOM)
 
 
 # ---- on real sockets ----

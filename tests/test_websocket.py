@@ -178,7 +178,7 @@ def test_handshake_and_frames_may_be_split_anywhere(server, port):
 
 
 def test_over_a_unix_socket(server):
-    with WebSocket(server._unix[0]) as ws:
+    with WebSocket(server._options.unix[0]) as ws:
         assert ws.echo(text_of(100_000), TEXT) == (TEXT, text_of(100_000))
         ws.send(close(1000))
         assert ws.closing() == 1000
@@ -482,7 +482,7 @@ def test_websockets_sync(port, server):
         with pytest.raises(websockets.exceptions.ConnectionClosed):
             ws.recv()
         assert ws.protocol.close_rcvd.code == 4000
-    with websockets.sync.client.unix_connect(server._unix[0], "ws://test/ws") as ws:
+    with websockets.sync.client.unix_connect(server._options.unix[0], "ws://test/ws") as ws:
         ws.send("unix")
         assert ws.recv() == "unix"
 

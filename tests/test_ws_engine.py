@@ -16,11 +16,12 @@ import vectors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import WsReader, pieces, read, read_every_way, utf8_fault, ws_events
-from wire import BINARY, CLOSE, PING, PONG, TEXT, close, frame, message
+from wire import BINARY, CLOSE, KEY, MASK, PING, PONG, TEXT, close, frame, message
 
-from c1m import ws
+import c1m.ws
+from c1m import _probe_ws as ws
 
-TABLE = ws.__doc__.partition("Strictness:\n")[2]
+TABLE = c1m.ws.__doc__.partition("Strictness:\n")[2]
 LINE = re.compile(r"^  (\S.*?) +(\d(?:\.\d)+) +(\S.*)$", re.MULTILINE)
 ROWS = {row: (clause, answer) for row, clause, answer in LINE.findall(TABLE)}
 
@@ -43,8 +44,9 @@ def test_every_row_of_the_strictness_table_has_its_vectors():
     *(vector(row, name, case) for row, cases in vectors.WS.items() for name, case in cases.items()),
     *(vector("", name, case) for name, case in vectors.WS_NORMAL.items()),
 ])
-def test_vector(case):
-    data, expected, *role = case
+@pytest.mark.parametrize("seen_by", [lambda case: case, vectors.other_role], ids=["", "by the other role"])
+def test_vector(case, seen_by):
+    data, expected, *role = seen_by(case)
     events = read_every_way(lambda: WsReader(*role), data)
     assert events == ([("fail", expected)] if isinstance(expected, int) else expected)
     assert events == ws_events(data, *role)
@@ -139,7 +141,44 @@ def test_unmasking_goes_on_where_it_stopped(payload, mask, cut):
 def test_header_out(size):
     """RFC 6455 section 5.2: the fewest bytes that hold the length, no mask."""
     for opcode in (TEXT, BINARY, CLOSE, PING, PONG):
-        assert ws.frame_head(opcode, size) == frame(opcode, mask=None, length=size)
+        assert ws.header(opcode, size) == frame(opcode, mask=None, length=size)
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65535, 65536, 70000])
+def test_masked_header_out(size):
+    for opcode in (TEXT, BINARY, CLOSE, PING, PONG):
+        assert ws.header(opcode, size, MASK) == frame(opcode, mask=MASK, length=size)
+
+
+sizes = st.integers(0, 300) | st.sampled_from([65534, 65535, 65536, 65537, 70000])
+opcodes = st.sampled_from([TEXT, BINARY])
+
+
+@thorough
+@given(opcodes, sizes, masks, st.integers(32, 127), st.booleans(), cuts)
+def test_what_our_client_sends_our_server_reads(opcode, size, key, character, in_place, cuts):
+    payload = (bytes([character, 48]) * size)[:size]
+    data = ws.header(opcode, size, key) + ws.masked(payload, key, in_place)
+    assert data == frame(opcode, payload, mask=key)
+    assert read(WsReader(), pieces(data, cuts)) == [("message", opcode, payload)]
+    assert read(WsReader(client=True), [data]) == [("fail", 1002)]
+
+
+@thorough
+@given(opcodes, sizes, st.integers(32, 127), cuts)
+def test_what_our_server_sends_our_client_reads(opcode, size, character, cuts):
+    payload = (bytes([character, 48]) * size)[:size]
+    data = ws.header(opcode, size) + payload
+    assert read(WsReader(client=True), pieces(data, cuts)) == [("message", opcode, payload)]
+    assert read(WsReader(), [data]) == [("fail", 1002)]
+
+
+@pytest.mark.parametrize("client", [False, True])
+def test_both_roles_with_compression(client):
+    key = None if client else MASK
+    data = ws.header(TEXT | 0x40, 3, key) + (b"abc" if client else ws.masked(b"abc", MASK))
+    assert read(WsReader(client=client, deflate=True), [data]) == [("message", TEXT, b"abc")]
+    assert read(WsReader(client=client), [data]) == [("fail", 1002)]
 
 
 # ---- UTF-8 (RFC 3629; RFC 6455 section 8.1) ----
@@ -257,3 +296,17 @@ def test_a_key_is_base64_of_sixteen_bytes(key):
     except binascii.Error:
         sound = False
     assert ws.accept_key(key) == (accept_of(key) if sound else None)
+
+
+@thorough
+@given(st.binary(min_size=16, max_size=16).map(base64.b64encode))
+def test_a_client_takes_the_accept_of_its_own_key_only(key):
+    accept = accept_of(key)
+    assert ws.accept_ok(key, accept)
+    for other in (
+        b"", accept[:-1], accept + b"=", accept + b" ", b" " + accept, accept_of(KEY), key, accept.swapcase(),
+        accept.replace(b"=", b"A"),
+    ):
+        assert not ws.accept_ok(key, other)
+    for i in range(len(accept)):
+        assert not ws.accept_ok(key, accept[:i] + bytes([accept[i] ^ 1]) + accept[i + 1:])

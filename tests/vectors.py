@@ -19,6 +19,7 @@ from wire import (
     chunked,
     close,
     frame,
+    masked,
     message,
     request,
     upgrade,
@@ -932,6 +933,32 @@ WS: dict[str, dict[str, Vector]] = {
         "good": Vector(close(1000, "café".encode()), [("close", 1000, "café".encode())]),
     },
 }
+
+
+def other_role(case: Vector) -> Vector:
+    """The same conversation with the other side: unmasked where it is masked, and masked where it is not."""
+    data, out, at = case.data, b"", 0
+    while at < len(data):
+        first, *second = data[at:at + 2]
+        if not second:
+            out += data[at:]
+            break
+        n = second[0] & 127
+        extended = {126: 2, 127: 8}.get(n, 0)
+        length = int.from_bytes(data[at + 2:at + 2 + extended], "big") if extended else n
+        header = bytes([first, second[0] ^ 128]) + data[at + 2:at + 2 + extended]
+        at += 2 + extended
+        if second[0] & 128:
+            mask = data[at:at + 4]
+            at += 4
+            # A header that ends inside its mask must not become a whole one.
+            out += header if len(mask) in (0, 4) else header[:-1]
+            out += masked(data[at:at + length], mask) if len(mask) == 4 else b""
+        else:
+            out += header + (MASK + masked(data[at:at + length], MASK) if at <= len(data) else b"")
+        at += length
+    return case._replace(data=out, client=not case.client)
+
 
 WS_NORMAL: dict[str, Vector] = {
     "nothing": Vector(b"", []),

@@ -10,8 +10,8 @@ from c1m.topics cimport (
 )
 
 
-cdef Subscriber *window_subscriber(void *context, uint32_t who) noexcept nogil:
-    return &(<Subscriber *>context)[who]
+cdef Subscriber *window_subscriber(void *context, uint32_t subscriber) noexcept nogil:
+    return &(<Subscriber *>context)[subscriber]
 
 
 cdef class Board:
@@ -41,8 +41,8 @@ cdef class Board:
     def unsubscribe(self, uint32_t who, bytes name):
         topics_unsubscribe(&self.t, who, Slice(name, len(name)))
 
-    def leave(self, uint32_t who):
-        topics_leave(&self.t, who)
+    def leave(self, uint32_t subscriber):
+        topics_leave(&self.t, subscriber)
 
     def members(self, bytes name):
         """The numbers of a topic's subscribers, sorted; each is checked to point back."""
@@ -52,9 +52,23 @@ cdef class Board:
         if topic == NULL:
             return []
         for i in range(topic.count):
-            s = subscription_at(&self.subscribers[topic.members[i].who], topic.members[i].slot)
+            s = subscription_at(&self.subscribers[topic.members[i].subscriber], topic.members[i].slot)
             assert s.topic == topic.id and s.place == i
-        return sorted(topic.members[i].who for i in range(topic.count))
+        return sorted(topic.members[i].subscriber for i in range(topic.count))
 
     def topic_count(self):
         return self.t.count
+
+    def chain_lengths(self):
+        """How many topics each bucket has."""
+        cdef Topic *topic
+        cdef uint32_t i, length
+        lengths = []
+        for i in range(self.t.bucket_count):
+            length = 0
+            topic = self.t.buckets[i]
+            while topic != NULL:
+                length += 1
+                topic = topic.chain
+            lengths.append(length)
+        return lengths

@@ -1,0 +1,462 @@
+"""Kinds of options: what a value may be, how it is written as text, and what is handed to `c1m.site` for it.
+
+A kind is one small object. `check` takes what a caller gave and returns it normalised, or raises ValueError or
+TypeError in one line that begins with the option's name; `parse` reads the text of a flag; `export` makes what
+`c1m.site` takes; `takes`, `range`, `metavar` and `shown` are what signatures and documentation say of it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+MAX_SECONDS = 365 * 86400.0
+MAX_CACHE_CONTROL = 1024         # bytes
+MAX_FIELD_BYTES = 8192           # of all header fields of a root
+MAX_TOKEN = 255                  # characters
+MAX_MEDIA_TYPE = 128             # characters
+
+TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+HOST = re.compile(r"([a-z0-9\-]+\.)*[a-z0-9\-]+\.?|\[[0-9a-f:.]+\]")
+ORIGIN = re.compile(r"(([A-Za-z][A-Za-z0-9+.\-]*)://((?![/?#@])[!-~]){1,300})([/?#][!-~]*)?")
+MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+\-]+/[A-Za-z0-9!#$&^_.+\-]+(; ?[\x20-\x7e]+)?")
+DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+# Fields that say how a response is framed or what it is; to override one would make the others lies.
+RESERVED_FIELDS = {
+    "accept-ranges", "access-control-allow-origin", "connection", "content-encoding", "content-length", "content-range",
+    "content-type", "date", "etag", "keep-alive", "last-modified", "location", "proxy-connection", "te", "trailer",
+    "transfer-encoding", "upgrade", "vary",
+}  # fmt: skip
+
+
+_C = TypeVar("_C", bound=Collection[Any])
+
+
+class Kind:
+    """Anything at all; the kinds below say more."""
+
+    takes = "Any"                # the type, as a signature has it
+    metavar = "TEXT"             # in a flag's usage
+    range = ""                   # the values that are possible, in words
+    suffix = ""                  # of the option's name in c1m.site, where that has another unit
+
+    def check(self, name: str, value: Any) -> Any:
+        return value
+
+    def parse(self, text: str) -> Any:
+        """Raises ValueError for text that cannot be read; `check` is still to come."""
+        return text
+
+    def export(self, value: Any) -> Any:
+        return value
+
+    def shown(self, value: Any) -> str:
+        """A default, for the documentation."""
+        return f"``{quoted(value)}``" if isinstance(value, (str, tuple)) and value else str(value or "none")
+
+
+class Seconds(Kind):
+    takes, metavar, range, suffix = "float", "SECONDS", "above 0, at most a year", "_ms"
+
+    def check(self, name: str, value: Any) -> float:
+        if not isinstance(value, (int, float)):
+            raise TypeError(f"{name}: {value!r} is not a number of seconds")
+        if not 0 < value <= MAX_SECONDS:
+            raise ValueError(f"{name}: {value} is not above 0 seconds and at most a year")
+        return value
+
+    def parse(self, text: str) -> float:
+        try:
+            return float(text)
+        except ValueError:
+            raise ValueError(f"{text!r} is not a number of seconds") from None
+
+    def export(self, value: float) -> int:
+        return max(1, round(value * 1000))
+
+    def shown(self, value: float) -> str:
+        return f"{value:g}"
+
+
+class Amount(Kind):
+    """A whole number between two bounds."""
+
+    takes = "int"
+
+    def __init__(self, least: int, most: int, unit: str = "") -> None:
+        self.least, self.most = least, most
+        self.metavar = unit.upper() or "N"
+        self.range = f"{least} to {most}"
+
+    def check(self, name: str, value: Any) -> int:
+        if not isinstance(value, int):
+            raise TypeError(f"{name}: {value!r} is not an int")
+        if not self.least <= value <= self.most:
+            raise ValueError(f"{name}: {value} is not between {self.least} and {self.most}")
+        return value
+
+    def parse(self, text: str) -> int:
+        try:
+            return int(text)
+        except ValueError:
+            raise ValueError(f"{text!r} is not a whole number") from None
+
+    def shown(self, value: int) -> str:
+        return f"{value >> 20} MiB" if self.metavar == "BYTES" and value % (1 << 20) == 0 else str(value)
+
+
+class Choice(Kind):
+    """One of a few words; None may be among them. `c1m.site` takes its number."""
+
+    takes = "str"
+
+    def __init__(self, values: Sequence[str | None]) -> None:
+        self.values = values
+        self.range = ", ".join(f"``{quoted(value)}``" for value in values)
+
+    def check(self, name: str, value: Any) -> str | None:
+        if value not in self.values:
+            words = [repr(each) for each in self.values]
+            what = f"neither {words[0]} nor {words[1]}" if len(words) == 2 else f"none of {', '.join(words)}"
+            raise ValueError(f"{name}: {value!r} is {what}")
+        return value  # type: ignore[no-any-return]
+
+    def export(self, value: str | None) -> int:
+        return self.values.index(value)
+
+
+class Switch(Kind):
+    """Yes or no."""
+
+    takes = "bool"
+
+    def check(self, name: str, value: Any) -> bool:
+        if not isinstance(value, bool):
+            raise TypeError(f"{name}: {value!r} is not a bool")
+        return value
+
+    def shown(self, value: bool) -> str:
+        return str(value)
+
+
+class Text(Kind):
+    takes = "str"
+
+    def __init__(self, metavar: str = "TEXT") -> None:
+        self.metavar = metavar
+
+    def check(self, name: str, value: Any) -> str:
+        if not isinstance(value, str):
+            raise TypeError(f"{name}: {value!r} is not a str")
+        return value
+
+    def export(self, value: str) -> bytes:
+        return value.encode()
+
+
+class Token(Text):
+    """A token by RFC 9110 section 5.6.2."""
+
+    def check(self, name: str, value: Any) -> str:
+        if not TOKEN.fullmatch(super().check(name, value)) or len(value) > MAX_TOKEN:
+            raise ValueError(f"{name}: {value!r} is not a token of up to {MAX_TOKEN} characters")
+        return value  # type: ignore[no-any-return]
+
+
+class FileName(Text):
+    def __init__(self, most: int) -> None:
+        super().__init__("NAME")
+        self.most = most         # bytes
+
+    def check(self, name: str, value: Any) -> str:
+        super().check(name, value)
+        if not value or "/" in value or "\0" in value or value.startswith("."):
+            raise ValueError(f"{name}: {value!r} is not a file name that can be served")
+        if len(os.fsencode(value)) > self.most:
+            raise ValueError(f"{name}: {value!r} is longer than {self.most} bytes")
+        return value  # type: ignore[no-any-return]
+
+    def export(self, value: str) -> str:  # type: ignore[override]  # Site encodes it as the file system does
+        return value
+
+
+class Origin(Text):
+    """An origin as a browser would send it, in small letters and without a default port; or one word that is none."""
+
+    def __init__(self, beside: str) -> None:
+        super().__init__("ORIGIN")
+        self.beside = beside
+
+    def check(self, name: str, value: Any) -> str:
+        if super().check(name, value) == self.beside:
+            return self.beside
+        found = ORIGIN.fullmatch(value)
+        if not found:
+            raise ValueError(f"{name}: {value!r} is not an origin such as 'https://example.org'")
+        bare, scheme = found[1], found[2].lower()
+        if scheme in DEFAULT_PORTS:
+            bare = bare.lower().removesuffix(DEFAULT_PORTS[scheme])
+        if found[4]:
+            raise ValueError(f"{name}: {value!r} is not an origin but has {found[4]!r} behind it: write {bare!r}")
+        return bare
+
+
+class Path(Kind):
+    takes, metavar = "_Path", "PATH"
+    one = (str, bytes, os.PathLike)
+
+    def check(self, name: str, value: Any) -> str:
+        try:
+            return os.fsdecode(value)
+        except TypeError:
+            raise TypeError(f"{name}: {value!r} is not a path") from None
+
+
+class Directory(Path):
+    """One that exists, made absolute. Its errors name it as the root that it is to be."""
+
+    def check(self, name: str, value: Any) -> str:
+        path = super().check("root", value)
+        if not os.path.exists(path):
+            raise FileNotFoundError(errno.ENOENT, "root: no such directory", path)
+        if not os.path.isdir(path):
+            raise NotADirectoryError(errno.ENOTDIR, "root: not a directory", path)
+        return os.path.abspath(path)
+
+
+class Port(Kind):
+    takes, metavar = "int", "N|N-M"
+    most = 65535
+
+    def check(self, name: str, value: Any) -> int:
+        if not isinstance(value, int):
+            raise TypeError(f"{name}: {value!r} is not an int")
+        if not 0 <= value <= self.most:
+            raise ValueError(f"{name}: {value} is not a TCP port (0 to {self.most})")
+        return value
+
+    def parse(self, text: str) -> range:
+        """One port or a range of them."""
+        first, dash, last = text.partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise ValueError(f"{text!r} is not a port such as 8001, or a range such as 8002-8030")
+        ports = range(int(first), int(last or first) + 1)
+        if not ports:
+            raise ValueError(f"{text!r} is a range that ends before it begins")
+        if ports[-1] > self.most:
+            raise ValueError(f"{ports[-1]} is not a TCP port (0 to {self.most})")
+        return ports
+
+
+class Several(Kind):
+    """One value of another kind or several, as a tuple. With `most`, each counts once, and no more than so many may
+    be given.
+    """
+
+    def __init__(self, each: Kind, one: type | tuple[type, ...] = str, most: int | None = None) -> None:
+        self.each, self.one, self.most = each, one, most
+        self.takes = f"{each.takes} | Iterable[{each.takes}]"
+        self.metavar = each.metavar
+
+    def check(self, name: str, value: Any) -> tuple[Any, ...]:
+        if isinstance(value, self.one):
+            value = [value]
+        if not isinstance(value, Iterable):
+            raise TypeError(f"{name}: {value!r} is neither one nor several")
+        checked = [self.each.check(name, each) for each in value]
+        return tuple(checked if self.most is None else at_most(name, list(dict.fromkeys(checked)), self.most))
+
+    def parse(self, text: str) -> list[Any]:
+        parsed = self.each.parse(text)
+        return list(parsed) if isinstance(parsed, range) else [parsed]
+
+    def export(self, value: tuple[Any, ...]) -> list[Any]:
+        return [self.each.export(each) for each in value]
+
+    def shown(self, value: Any) -> str:
+        return super().shown(value) if isinstance(value, (str, tuple)) else self.each.shown(value)
+
+
+class Mapped(Kind):
+    """A mapping whose pairs are each checked by `pair`, which returns them normalised."""
+
+    def pair(self, name: str, key: Any, value: Any) -> tuple[Any, Any]:
+        raise NotImplementedError
+
+    def check(self, name: str, value: Any) -> dict[Any, Any]:
+        if not isinstance(value, Mapping):
+            raise TypeError(f"{name}: {value!r} is no mapping")
+        return dict(self.pair(name, key, each) for key, each in value.items())
+
+    def parse(self, text: str) -> dict[str, str]:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"{text!r} has no '='")
+        return {key: value}
+
+
+class CacheRules(Mapped):
+    """Values of Cache-Control by pattern."""
+
+    takes, metavar = "Mapping[str, str]", "PATTERN=VALUE"
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+
+    def check(self, name: str, value: Any) -> dict[str, str]:
+        return at_most(name, super().check(name, value), self.most)
+
+    def pair(self, name: str, key: Any, value: Any) -> tuple[str, str]:
+        if not isinstance(key, str):
+            raise TypeError(f"{name}: {key!r} is not a str")
+        if "\0" in key or not key:
+            raise ValueError(f"{name}: {key!r} is not a pattern")
+        check_field_value(name, f"the value for {key!r}", value)
+        if len(value) > MAX_CACHE_CONTROL:
+            raise ValueError(f"{name}: the value for {key!r} is longer than {MAX_CACHE_CONTROL} bytes")
+        return key, value
+
+    def export(self, value: dict[str, str]) -> list[tuple[bytes, bytes]]:
+        # For fnmatch(3), to which brackets and backslashes would mean something, too.
+        return [
+            (os.fsencode(re.sub(r"[\[\\]", r"\\\g<0>", pattern)), rule.encode()) for pattern, rule in value.items()
+        ]
+
+
+class HeaderFields(Mapped):
+    """Header fields, beside some that are sent unless a value of None takes them away."""
+
+    takes, metavar = "Mapping[str, str | None]", "NAME=VALUE"
+
+    def __init__(self, beside: Mapping[str, str]) -> None:
+        self.beside = beside
+
+    def check(self, name: str, value: Any) -> dict[str, str | None]:
+        fields = super().check(name, value)
+        if sum(len(field) + len(each) + 4 for field, each in fields.items() if each) > MAX_FIELD_BYTES:
+            raise ValueError(f"{name}: more than {MAX_FIELD_BYTES} bytes in all")
+        return fields
+
+    def pair(self, name: str, key: Any, value: Any) -> tuple[str, str | None]:
+        if not isinstance(key, str):
+            raise TypeError(f"{name}: {key!r} is not a str")
+        if not TOKEN.fullmatch(key):
+            raise ValueError(f"{name}: {key!r} is not a field name")
+        if key.lower() in RESERVED_FIELDS or key.lower().startswith("sec-websocket-"):
+            raise ValueError(f"{name}: {key} is the server's to say")
+        if value is not None:
+            check_field_value(name, f"the value of {key}", value)
+        return key, value
+
+    def export(self, value: dict[str, str | None]) -> bytes:
+        """Whole header lines."""
+        fields = {key.lower(): (key, each) for key, each in [*self.beside.items(), *value.items()]}
+        return "".join(f"{key}: {each}\r\n" for key, each in fields.values() if each is not None).encode()
+
+
+class MediaTypes(Mapped):
+    """Media types by file extension; the text ones are UTF-8."""
+
+    takes, metavar = "Mapping[str, str]", "EXTENSION=TYPE"
+
+    def pair(self, name: str, key: Any, value: Any) -> tuple[str, str]:
+        for each in (key, value):
+            if not isinstance(each, str):
+                raise TypeError(f"{name}: {each!r} is not a str")
+        extension = key.removeprefix(".").lower()
+        if not re.fullmatch(r"[a-z0-9_+\-]{1,15}", extension):
+            raise ValueError(f"{name}: {extension!r} is not a file extension")
+        if not MEDIA_TYPE.fullmatch(value) or len(value) > MAX_MEDIA_TYPE:
+            raise ValueError(f"{name}: {value!r} is not a media type")
+        return extension, value
+
+    def export(self, value: dict[str, str]) -> dict[bytes, bytes]:
+        return {
+            extension.encode(): (f"{kind}; charset=utf-8" if kind.startswith("text/") and ";" not in kind else kind)
+            .encode()
+            for extension, kind in value.items()
+        }
+
+
+class Places(Kind):
+    """Something at "/", or a mapping from URL prefixes, with or without a host; becomes a list of (host, prefix, what)
+    with "" for any host and no slash at the prefix's end.
+    """
+
+    def __init__(self, takes: str, most: int) -> None:
+        self.takes = f"{takes} | Mapping[str, {takes}]"
+        self.most = most
+
+    def check(self, name: str, value: Any) -> list[tuple[str, str, Any]]:
+        given = value if isinstance(value, Mapping) else {"/": value}
+        places = [(*self.place(name, place), what) for place, what in given.items()]
+        if len({place[:2] for place in places}) < len(places):
+            raise ValueError(f"{name}: a URL prefix is given twice, with and without its last slash, in {list(given)}")
+        return at_most(name, places, self.most)
+
+    def place(self, name: str, place: Any) -> tuple[str, str]:
+        if not isinstance(place, str):
+            raise TypeError(f"{name}: the URL prefix {place!r} is not a str")
+        host, slash, prefix = place.partition("/")
+        if not slash:
+            raise ValueError(f"{name}: the URL prefix {place!r} has no '/'")
+        if host and not HOST.fullmatch(host.lower()):
+            raise ValueError(f"{name}: {host!r} is not a host name without its port")
+        prefix = f"/{prefix}".removesuffix("/")
+        if wrong := not_a_prefix(prefix):
+            raise ValueError(f"{name}: the URL prefix {place!r} {wrong}")
+        return host.lower().removesuffix("."), prefix
+
+
+class UrlPath(Text):
+    """A path at which something answers."""
+
+    def __init__(self) -> None:
+        super().__init__("PATH")
+
+    def check(self, name: str, value: Any) -> str:
+        if not super().check(name, value).startswith("/"):
+            raise ValueError(f"{name}: {value!r} does not start with '/'")
+        if wrong := not_a_prefix(value.removesuffix("/")):
+            raise ValueError(f"{name}: {value!r} {wrong}")
+        return value  # type: ignore[no-any-return]
+
+
+def at_most(name: str, values: _C, most: int) -> _C:
+    if len(values) > most:
+        raise ValueError(f"{name}: {len(values)} are more than {most}")
+    return values
+
+
+def not_a_prefix(prefix: str) -> str | None:
+    """Says what is wrong with a URL prefix: why no request's path, unescaped and without empty names, can begin so, or
+    none that should be served. None: nothing.
+    """
+    if re.search(r"[?#]|%[0-9A-Fa-f]{2}", prefix):
+        return "has a query, fragment or escape in it: it is a path, written unescaped"
+    if re.search(r"[\0\ud800-\udfff]", prefix):
+        return "has a character in it that no URL has"
+    if "//" in f"{prefix}/":
+        return "has an empty name in it, between two slashes"
+    if re.search(r"(?!^/\.well-known(/|$))/\.", prefix):
+        return "has a name in it that begins with a dot: only /.well-known is served"
+    return None
+
+
+def check_field_value(name: str, what: str, value: Any) -> None:
+    """Raises ValueError for what is no field value by RFC 9110 section 5.5, or is one that few would understand."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: {what}, {value!r}, is not a str")
+    if wrong := re.search(r"[^\t\x20-\x7e]", value):
+        why = "control characters and what is not ASCII can't be sent"
+        raise ValueError(f"{name}: {what} has {wrong[0]!r} in it: {why}")
+    if not value:
+        raise ValueError(f"{name}: {what} is empty")
+
+
+def quoted(value: Any) -> str:
+    """repr(), with the double quotes of our documentation."""
+    return repr(value).replace("'", '"')

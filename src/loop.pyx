@@ -1,0 +1,148 @@
+"""The reactor as Python sees it: a class to derive an application from, and what a fork means for it.
+
+Owns: running and ending, errors as exceptions. Refuses to know: what is served.
+"""
+
+import os
+from weakref import WeakSet
+
+from cpython.exc cimport PyErr_CheckSignals
+from libc.stdint cimport int64_t, uint8_t
+
+from c1m.linux cimport ENOMEM, pthread_self
+from c1m.reactor cimport (
+    ASKED_SHUTDOWN, ASKED_STOP, LISTENER, SIGNALS, Reactor, listeners_close, poll_timeout, reactor_close_all,
+    reactor_forget, reactor_free, reactor_init, reactor_iterate, reactor_run, reactor_wake, reactor_watch, shutdown_done,
+)
+
+LOOPS = WeakSet()                # all there are, for forks
+
+
+def forget_all():
+    """What a child does right after a fork."""
+    for loop in list(LOOPS):
+        (<Loop>loop).forget()
+
+
+os.register_at_fork(after_in_child=forget_all)
+
+
+cdef class Loop:
+    """One reactor; an application derives from it and adds protocols and callbacks.
+
+    It belongs to the thread that runs it. shutdown(), stop() and counters() may be called from any. In the child of a
+    fork its descriptors are closed, and it can't be run any more.
+
+    write_timeout_ms: how long queued output may wait for the client to read, in milliseconds.
+    Raises OSError where the kernel gives no epoll or eventfd, MemoryError.
+    """
+
+    def __cinit__(self, *, int64_t write_timeout_ms, **_):
+        cdef int fault = reactor_init(&self.r, write_timeout_ms)
+        if fault == ENOMEM:
+            raise MemoryError("no memory for a connection table")
+        if fault:
+            raise OSError(fault, f"cannot start: {os.strerror(fault)}")
+        LOOPS.add(self)
+
+    def __dealloc__(self):
+        reactor_free(&self.r)
+
+    def listen(self, int fd):
+        """Accepts connections from a listening, non-blocking socket, whose fd is the reactor's from now on. Raises OSError."""
+        self.watch(fd, LISTENER)
+
+    def watch_signals(self, int fd):
+        """A socket on which any byte makes run() see to Python's signal handlers (signal.set_wakeup_fd)."""
+        self.watch(fd, SIGNALS)
+
+    cdef watch(self, int fd, uint8_t protocol):
+        cdef int fault = reactor_watch(&self.r, fd, protocol)
+        if fault:
+            raise OSError(fault, f"cannot watch a socket: {os.strerror(fault)}")
+
+    def run(self):
+        """Serves until shutdown() or stop(), without the GIL; whatever a Python signal handler raises ends it too.
+
+        Raises RuntimeError if it runs already or was made before a fork, OSError if epoll fails.
+        """
+        cdef bint stopped = False
+        if self.running or self.r.iterating:
+            raise RuntimeError("this server is running already")
+        self.check_forked()
+        self.running = True
+        try:
+            while not stopped:
+                with nogil:
+                    stopped = reactor_run(&self.r)
+                PyErr_CheckSignals()
+        finally:
+            listeners_close(&self.r)
+            reactor_close_all(&self.r)
+            self.running = False
+        self.check_fault()
+
+    def fileno(self):
+        """A descriptor that is readable when iterate() has something to do; for another event loop to watch."""
+        return self.r.epoll
+
+    def iterate(self):
+        """One iteration without waiting, in place of run(). Returns after how many milliseconds the next is due, though
+        the descriptor be silent (-1: never), or None when the server has stopped and everything is closed.
+
+        Raises OSError if epoll fails; then everything is closed.
+        """
+        cdef Reactor *r = &self.r
+        cdef bint stopped
+        if r.iterating:
+            return 1             # a handler runs a loop within the loop
+        if r.forked:
+            return None
+        with nogil:
+            r.thread = pthread_self()
+            reactor_iterate(r, 0)
+            stopped = shutdown_done(r) or r.fault
+            if stopped:
+                listeners_close(r)
+                reactor_close_all(r)
+        self.check_fault()
+        return None if stopped or r.forked else poll_timeout(r)
+
+    def shutdown(self, int64_t grace_ms):
+        """Stops accepting, lets what is in flight finish for up to grace_ms, then ends run()."""
+        self.r.grace_ms = grace_ms
+        self.r.asked = max(self.r.asked, <int>ASKED_SHUTDOWN)
+        reactor_wake(&self.r)
+
+    def stop(self):
+        """Ends run() now; whatever is in flight is cut off."""
+        self.r.asked = ASKED_STOP
+        reactor_wake(&self.r)
+
+    def forget(self):
+        """Closes every descriptor in the child of a fork, so that what the parent closes does end."""
+        if self.r.epoll >= 0:
+            reactor_forget(&self.r)
+
+    def check_forked(self):
+        """Raises RuntimeError in the child of a fork."""
+        if self.r.forked:
+            raise RuntimeError("this server listened before a fork, and its sockets are the parent's: listen in the child")
+
+    def check_fault(self):
+        """Raises OSError if epoll has failed, which it can only if its descriptor was closed."""
+        if self.r.fault:
+            raise OSError(self.r.fault, f"epoll_wait: {os.strerror(self.r.fault)}")
+
+    def counters(self):
+        """The network layer's counters, as a dict; sums since the start but for `connections`."""
+        cdef Reactor *r = &self.r
+        return {
+            "connections": r.connections,    # open now
+            "accepted": r.accepted,
+            "bytes_received": r.received,
+            "bytes_sent": r.sent,
+            "out_of_descriptors": r.full_count,
+            "unwatched": r.unwatched,
+            "iterations": r.iterations,
+        }

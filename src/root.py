@@ -1,0 +1,48 @@
+"""`c1m.Root`: a directory to serve, and how."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from c1m.options import RootOptions
+from c1m.site import Site
+
+_Path = str | os.PathLike[str]
+
+
+@RootOptions.documents
+@dataclass(frozen=True)
+class Root:
+    """A directory to serve, and how.
+
+    {RootOptions}
+
+    A file ``404.html`` in the directory is the body of its 404 answers, which have the fields of ``headers`` but no
+    Cache-Control by pattern: what a pattern says of files, such as to keep them for a year, is not for what is missing.
+    Names that begin with a dot are not served, but for those below ``/.well-known/``.
+
+    Raises OSError if path is no directory, ValueError or TypeError for another argument that can't be right.
+    """
+
+    path: _Path
+    index: str | Iterable[str] = ("index.html",)
+    listing: bool = False
+    spa: bool = False
+    sidecars: bool = True
+    cache: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str | None] = field(default_factory=dict)
+    cors: str | Iterable[str] = ()
+    follow_symlinks: bool = False
+
+    def __post_init__(self) -> None:
+        options = RootOptions(vars(self))
+        for name, value in vars(options).items():
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "_exported", options.export())
+
+    def _mount(self, site: Site, host: str, prefix: str) -> None:
+        options: dict[str, Any] = vars(self)["_exported"]
+        site.mount(host.encode(), prefix.encode(), **options)

@@ -1,0 +1,49 @@
+"""Document roots as responses. See static.pyx."""
+
+from c1m.buf cimport Slice
+from c1m.files cimport Files
+from c1m.response cimport Exchange
+
+cdef enum:
+    MAX_MOUNTS = 256
+    MAX_CACHE_RULES = 32
+    MAX_CORS = 32
+
+cdef enum StaticResult:
+    STATIC_SENT                  # a response is written
+    STATIC_ABSENT                # there is nothing: static_absent responds, unless something else is there
+    STATIC_LISTING               # a directory without an index, which is to be listed
+
+cdef struct CacheRule:
+    const char *pattern          # for fnmatch(3)
+    Slice value                  # of Cache-Control
+
+cdef struct Mount:               # a document root's place in the URL space, and how it responds there
+    Slice host                   # lower case; empty for any
+    Slice prefix                 # without its last slash: "" or "/assets"
+    int root
+    bint listing                 # list directories that have no index
+    bint single_page             # send the root's index where nothing is found
+    bint sidecars                # look for name.zst, name.br, name.gz
+    Slice fields                 # whole header lines for every file
+    size_t own_fields            # bytes of a head, beyond MAX_HEAD, that what is said here may take
+    CacheRule[MAX_CACHE_RULES] rules
+    int rules_n
+    Slice[MAX_CORS] origins   # that may read our responses from scripts of theirs
+    int origins_n
+    bint any_origin              # all of them may
+
+cdef struct Static:
+    Files files
+    Mount *mounts[MAX_MOUNTS]    # the first that fits a request is its: by host, then any host, longest prefix first
+    int mounts_n
+
+cdef const Mount *mount_find(const Static *s, Exchange *x) noexcept nogil
+cdef void mount_add(Static *s, Mount *m) noexcept nogil
+cdef StaticResult static_respond(Static *s, Exchange *x) noexcept nogil
+cdef void static_absent(Static *s, Exchange *x) noexcept nogil
+
+
+cdef inline Slice path_below(const Mount *m, Slice path) noexcept nogil:
+    """What a path names below the prefix of its mount."""
+    return Slice(path.at + m.prefix.n, path.n - m.prefix.n)

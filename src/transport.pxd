@@ -1,0 +1,65 @@
+"""The socket's edge: every byte that a connection receives or sends passes here, and nowhere else. Inline only.
+
+TLS is to stand here: what the callers may rely on is written as it can hold for records as well as for bytes. Knows no
+connection, no buffer, no counter: descriptors and memory only.
+"""
+
+from libc.stdint cimport int64_t
+from libc.string cimport memset
+
+from c1m.linux cimport (
+    EAGAIN, EINTR, FIONREAD, MSG_MORE, MSG_NOSIGNAL, SHUT_WR, SIOCOUTQ, errno, ioctl, iovec, msghdr, recv, send,
+    sendfile, sendmsg, shutdown,
+)
+
+cdef enum:
+    NET_AGAIN = -1               # nothing to be had, or nothing taken, until epoll says so
+    NET_LOST = -2                # the connection is broken
+
+
+cdef inline ssize_t net_result(ssize_t n) noexcept nogil:
+    if n >= 0:
+        return n
+    return NET_AGAIN if errno == EAGAIN or errno == EINTR else NET_LOST
+
+
+cdef inline ssize_t net_recv(int fd, void *to, size_t n) noexcept nogil:
+    """Bytes received, 0 at the end of the stream, NET_AGAIN or NET_LOST. Fewer than n: there were no more."""
+    return net_result(recv(fd, to, n, 0))
+
+
+cdef inline ssize_t net_send(int fd, const void *bytes, size_t n, bint more) noexcept nogil:
+    """Bytes taken of n > 0, NET_AGAIN or NET_LOST. Fewer than n: the kernel's buffer is full. more: others follow at once."""
+    return net_result(send(fd, bytes, n, MSG_NOSIGNAL | (MSG_MORE if more else 0)))
+
+
+cdef inline ssize_t net_sendv(int fd, iovec *runs, int n, bint more) noexcept nogil:
+    """The same of n runs of bytes."""
+    cdef msghdr message
+    memset(&message, 0, sizeof(message))
+    message.msg_iov, message.msg_iovlen = runs, n
+    return net_result(sendmsg(fd, &message, MSG_NOSIGNAL | (MSG_MORE if more else 0)))
+
+
+cdef inline ssize_t net_sendfile(int fd, int file, int64_t at, size_t n) noexcept nogil:
+    """The same of n bytes of a file; 0 where the file has become shorter. Fewer than n says nothing of the kernel's buffer."""
+    return net_result(sendfile(fd, file, &at, n))
+
+
+cdef inline int net_unread(int fd) noexcept nogil:
+    """Bytes that the client has sent and nobody has received."""
+    cdef int n = 0
+    ioctl(fd, FIONREAD, &n)
+    return n
+
+
+cdef inline int net_unacknowledged(int fd) noexcept nogil:
+    """Bytes that the kernel holds because the client has not taken them."""
+    cdef int n = 0
+    ioctl(fd, SIOCOUTQ, &n)
+    return n
+
+
+cdef inline void net_end(int fd) noexcept nogil:
+    """Nothing more will be sent: the client sees the end of the stream."""
+    shutdown(fd, SHUT_WR)
