@@ -101,9 +101,9 @@ def page(directory: int, root: int, path: bytes, as_json: bool) -> bytes:
     rows = [] if path.count(b"/") == 1 else ['<tr><td><a href="../">../</a></td><td></td><td></td></tr>']
     for is_file, name, size, modified in entries:
         slash = "" if is_file else "/"
-        # "./" in front, lest a name with a colon read as a scheme
+        # A colon is escaped, too, so that no name reads as a scheme, and links begin as programs expect them to.
         rows.append(
-            f'<tr><td><a href="./{quote(os.fsencode(name))}{slash}">{escape(_text(name))}{slash}</a></td>'
+            f'<tr><td><a href="{quote(os.fsencode(name))}{slash}">{escape(_text(name))}{slash}</a></td>'
             f'<td>{_size(size) if is_file else ""}</td><td>{_time(modified).replace("T", " ")[:16]}</td></tr>'
         )
     rest = "" if all_seen else f"<p>There are more than {MOST:,} entries; the others are not shown.</p>"

@@ -405,6 +405,13 @@ def test_a_listing_leads_to_every_file_whatever_its_name(listed):
     assert names == shown == [entry["name"] for entry in listing(listed, "/odd/")]
 
 
+def test_rfc3986_4_2_a_link_is_a_name_escaped_and_nothing_before_it(listed):
+    links = [href for href, _ in Links(get(listed, "/odd/").body).links[1:]]
+    assert links == [urllib.parse.quote(os.fsencode(name)) for name in sorted(ODD)]
+    assert not any(link.startswith(("./", "/")) or ":" in link for link in links)
+    assert "sub/" in [href for href, _ in Links(get(listed, "/mixed/").body).links]
+
+
 def test_a_listing_shows_what_is_served_and_nothing_else(listed):
     assert [(entry["name"], entry["type"], entry.get("size")) for entry in listing(listed, "/mixed/")] == [
         ("link-dir", "directory", None), ("sub", "directory", None),
