@@ -841,13 +841,14 @@ cdef size_t http_unescape(Slice path, uint8_t *to) noexcept nogil:
 
 
 cdef uint8_t *http_escape(uint8_t *to, Slice path) noexcept nogil:
-    """Writes an unescaped path as a URL may hold it (RFC 3986 section 3.3), at most three times as long."""
+    """Writes a request's path, or some of it, as a URL may hold it (RFC 3986 section 3.3): what it may not and is not
+    escaped yet is. At most three times as long."""
     cdef const char *digits = b"0123456789ABCDEF"
     cdef size_t i
     cdef uint8_t c
     for i in range(path.n):
         c = path.at[i]
-        if CLASS[c] & HOST or c == c'/' or c == c':' or c == c'@':
+        if CLASS[c] & HOST or c == c'/' or c == c':' or c == c'@' or c == c'%':
             to[0] = c
             to += 1
         else:

@@ -7,7 +7,7 @@ mount_find says who may read the response, whatever its status, so it comes befo
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memchr, memcmp, memcpy
 
 from c1m.buf cimport Block, Slice, block_copy, put, put_number, put_text
 from c1m.coding cimport BROTLI, GZIP
@@ -155,12 +155,8 @@ cdef void static_absent(Static *s, Exchange *x) noexcept nogil:
 
 cdef bint names_file(Slice path) noexcept nogil:
     """Whether a path's last name has a dot in it, as an asset's name does and a place in a single-page application's does not."""
-    cdef size_t i = path.n
-    while i > 0 and path.at[i - 1] != c'/':
-        i -= 1
-        if path.at[i] == c'.':
-            return True
-    return False
+    cdef Slice name = last_name(path)
+    return memchr(name.at, c'.', name.n) != NULL
 
 
 cdef void respond_file(Static *s, Exchange *x, const Mount *m, File *file) noexcept nogil:
@@ -351,10 +347,25 @@ cdef void respond_unsatisfiable(Exchange *x, const File *file) noexcept nogil:
 
 
 cdef void respond_redirect(Exchange *x) noexcept nogil:
-    """301 to the same path with a slash behind it. The path has no run of slashes, so it can't name another host."""
+    """301 to the same path with a slash behind it.
+
+    Location is relative to the request's path (RFC 9110 section 10.2.2), its last name alone, so that a prefix which a
+    proxy has taken off stays in front of it, and it can name no other host.
+    """
     cdef Slice query = x.request.query
-    cdef uint8_t *to = head_begin(x, 301, 3 * x.path.n + query.n)
-    to = put_text(http_escape(put_text(to, b"Location: "), x.path), b"/")
+    cdef Slice name = last_name(x.request.path)
+    cdef uint8_t *to = put_text(head_begin(x, 301, 3 * name.n + query.n), b"Location: ")
+    if memchr(name.at, c':', name.n) != NULL:
+        to = put_text(to, b"./")             # what stands before the colon would be a scheme (RFC 3986 section 4.2)
+    to = put_text(http_escape(to, name), b"/")
     if query.n:
         to = put(put_text(to, b"?"), query.at, query.n)
     head_end(x, put_text_body(x, put_text(to, b"\r\n"), 301))
+
+
+cdef inline Slice last_name(Slice path) noexcept nogil:
+    """What follows a path's last slash."""
+    cdef size_t i = path.n
+    while i > 0 and path.at[i - 1] != c'/':
+        i -= 1
+    return Slice(path.at + i, path.n - i)

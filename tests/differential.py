@@ -449,6 +449,11 @@ DEFENDED = [
         "Clients resolve them before they send (RFC 3986 §5.2.4); no name that begins with a dot is served",
     ),
     Defence(
+        r": location: /(?:[^?]*/)?([^/?]+/(?:\?.*)?) -> \1$",
+        "a directory without its slash", "Location with the whole path", "its last name alone",
+        "It is relative to what was asked for (RFC 9110 §10.2.2), so a prefix that a proxy has taken off stays",
+    ),
+    Defence(
         r"^targets: .*: 403 next -> 404 next$",
         "a directory without an index", "403", "404",
         "RFC 9110 §15.5.4 allows it; it does not tell what is there",

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from types import SimpleNamespace
 
@@ -47,6 +48,7 @@ def site(tmp_path_factory):
         (root / name).write_bytes(data)
         os.utime(root / name, (MTIME, MTIME))
     (root / "evil.com").mkdir()
+    (root / "http:").mkdir()
     (top / "canary.txt").write_bytes(CANARY)
     (root / "out").symlink_to("../canary.txt")
     (root / "outside").symlink_to("..")
@@ -281,24 +283,40 @@ def test_condition(http, fields, status, method):
 
 
 @pytest.mark.parametrize(("target", "location"), [
-    ("/dir", "/dir/"),
-    ("/dir?", "/dir/"),
-    ("/dir?a=1&b=%20/?", "/dir/?a=1&b=%20/?"),
-    ("/dir/sub", "/dir/sub/"),
-    ("/%64ir", "/dir/"),
-    ("//dir", "/dir/"),
-    ("/dir//sub", "/dir/sub/"),
-    ("//evil.com", "/evil.com/"),
-    ("///evil.com", "/evil.com/"),
-    ("//evil.com?//evil.com", "/evil.com/?//evil.com"),
-    ("http://evil.com/dir", "/dir/"),
-    ("http://evil.com//evil.com", "/evil.com/"),
+    ("/dir", "dir/"),
+    ("/dir?", "dir/"),
+    ("/dir?a=1&b=%20/?", "dir/?a=1&b=%20/?"),
+    ("/dir?//evil.com:80/x", "dir/?//evil.com:80/x"),
+    ("/dir/sub", "sub/"),
+    ("/%64ir", "%64ir/"),
+    ("//dir", "dir/"),
+    ("/dir//sub", "sub/"),
+    ("//evil.com", "evil.com/"),
+    ("///evil.com", "evil.com/"),
+    ("//evil.com?//evil.com", "evil.com/?//evil.com"),
+    ("http://evil.com/dir", "dir/"),
+    ("http://evil.com//evil.com", "evil.com/"),
+    ("/http:", "./http:/"),                  # RFC 3986 section 4.2: "http:/" would be another scheme
+    ("/http%3a", "http%3a/"),
+    ("/http:?a:b", "./http:/?a:b"),
 ])
-def test_301(http, target, location):
+def test_rfc9110_10_2_2_301_is_relative_to_the_path_that_was_asked_for(http, target, location):
     answer = http.get(target)
     assert answer.status == 301
     assert answer["Location"] == location
-    assert http.get(location).status in (200, 404)
+    url = urllib.parse.urljoin(f"http://test{target}" if target.startswith("/") else target, location)
+    assert url.startswith("http://evil.com/" if target.startswith("http") else "http://test/")
+    assert http.get(url.removeprefix("http://test")).status in (200, 404)
+
+
+@pytest.mark.parametrize("prefix", ["", "/app", "/deep/er"])
+@pytest.mark.parametrize("target", ["/dir", "/dir/sub?q", "/http:"])
+def test_a_redirect_keeps_the_prefix_that_a_proxy_has_taken_off(http, prefix, target):
+    location = http.get(target)["Location"]
+    path, _, query = target.partition("?")
+    assert urllib.parse.urljoin(f"http://proxy{prefix}{target}", location) == (
+        f"http://proxy{prefix}{path}/" + ("?" + query if query else "")
+    )
 
 
 @pytest.mark.parametrize("target", [
@@ -307,7 +325,7 @@ def test_301(http, target, location):
 ])
 def test_nothing_redirects_elsewhere(http, target):
     answer = http.get(target)
-    assert answer.status != 301 or not answer["Location"].startswith(("//", "/\\", "http"))
+    assert answer.status != 301 or not answer["Location"].startswith(("/", "\\", "http:"))
     assert b"\r\nLocation: //" not in answer.head
 
 
@@ -322,7 +340,8 @@ def test_a_location_is_escaped(site):
         location = answer["Location"]
         assert location.isascii()
         assert not set(location) & set(' "?#\\\r\n<>')
-        assert urllib.request.unquote(location) == f"/{name}/"
+        assert urllib.request.unquote(location) == f"{'./' if ':' in location else ''}{name}/"
+        assert get(site.port, urllib.parse.urljoin("/", location)).status == 404      # it has no index
 
 
 @pytest.mark.parametrize("target", [
@@ -803,8 +822,7 @@ def test_the_longest_prefix_wins_and_ends_at_a_slash(tmp_path):
         }.items():
             assert http.get(target).body == body, target
         for target, location in {
-            "/a": "/a/", "/a/b": "/a/b/", "/a/b?q": "/a/b/?q", "/a/sub": "/a/sub/",
-            "/%C3%BCn%C3%AF": "/%C3%BCn%C3%AF/",
+            "/a": "a/", "/a/b": "b/", "/a/b?q": "b/?q", "/a/sub": "sub/", "/%C3%BCn%C3%AF": "%C3%BCn%C3%AF/",
         }.items():
             assert http.get(target)["Location"] == location, target
         for target in ("/a/../who.txt", "/a/top/who.txt", "/a/..", "/b/who.txt", "/abc/who.txt"):
