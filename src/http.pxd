@@ -125,7 +125,7 @@ cdef struct HttpRequest:         # slices point into the bytes given to http_nex
     uint32_t flags               # HttpFlag
     Slice line                   # the request line as it came; if incomplete, what precedes a control character
     Slice path                   # still escaped; every escape is well-formed, none is NUL or a slash
-    bint plain_path              # it has no escape and no two slashes in a row: http_unescape would not change it
+    bint plain_path              # it has no escape, no "//" and no "/.": http_resolve would not change it
     Slice query                  # without its question mark
     Slice host
     uint32_t content_length
@@ -149,7 +149,7 @@ cdef size_t http_response_next(
     HttpParser *p, uint32_t expect, const uint8_t *bytes, size_t n, HttpResponse *r,
 ) noexcept nogil
 cdef HttpEnd http_response_end(const HttpParser *p, size_t n) noexcept nogil
-cdef size_t http_unescape(Slice path, uint8_t *to) noexcept nogil
+cdef size_t http_resolve(Slice path, uint8_t *to) noexcept nogil
 cdef uint8_t *http_escape(uint8_t *to, Slice path) noexcept nogil
 
 

@@ -99,7 +99,8 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 
 from c1m.buf cimport (
-    CLASS, DIGIT, HEX, HOST, TARGET, TOKEN, Slice, find_control, hex_value, same_letters, static_assert,
+    CLASS, DIGIT, HEX, HOST, TARGET, TOKEN, Slice, find_control, hex_value, put_text, same_letters,
+    static_assert,
 )
 
 cdef enum:
@@ -268,6 +269,9 @@ cdef inline int target_parse(const uint8_t *at, const uint8_t *stop, HttpRequest
         r.path = Slice(b"/", 1)
     elif r.method == CONNECT:
         return 400
+    else:
+        r.plain_path = at[1] & 0xFE != c'.'                   # as below
+        at += 1
     while at < stop and at[0] != c'?':
         if at[0] <= c'/':        # punctuation, of which two kinds matter: few bytes of a path need a closer look
             if at[0] == c'%':
@@ -276,7 +280,7 @@ cdef inline int target_parse(const uint8_t *at, const uint8_t *stop, HttpRequest
                 if (at[1] == c'0' and at[2] == c'0') or (at[1] == c'2' and at[2] | 0x20 == c'f'):
                     return 400
                 r.plain_path = False
-            elif at[0] == c'/' and at > from_ and (at - 1)[0] == c'/':
+            elif at[0] == c'/' and at[1] & 0xFE == c'.':      # a dot or a slash follows; stop can be read
                 r.plain_path = False
         at += 1
     if at > from_:
@@ -822,22 +826,39 @@ cdef bint extensions_ok(const uint8_t *at, const uint8_t *stop) noexcept nogil:
 
 # ---- paths ----
 
-cdef size_t http_unescape(Slice path, uint8_t *to) noexcept nogil:
-    """Writes a request's path with escapes decoded and runs of slashes made one; returns its length, path.n or less."""
-    cdef size_t i = 0, n = 0
+cdef size_t http_resolve(Slice path, uint8_t *to) noexcept nogil:
+    """Writes a request's path as it is looked up; returns its length, path.n or less.
+
+    Its escapes are decoded, runs of slashes made one, and then "." and ".." resolved (RFC 3986 section 5.2.4). What
+    leads above the root becomes "/..", which names nothing.
+    """
+    cdef size_t i = 0, n = 0, name = 0           # name: where the name that is being written begins
     cdef uint8_t c
-    while i < path.n:
-        c = path.at[i]
+    while True:
+        c = path.at[i] if i < path.n else c'/'   # the end ends a name, too
         if c == c'%':
             c = <uint8_t>(hex_value(path.at[i + 1]) << 4 | hex_value(path.at[i + 2]))
             i += 2
-        elif c == c'/' and n and to[n - 1] == c'/':
+        if c != c'/':
+            to[n] = c
+            n += 1
             i += 1
             continue
-        to[n] = c
-        n += 1
+        if n - name == 1 and to[name] == c'.':
+            n = name
+        elif n - name == 2 and to[name] == c'.' and to[name + 1] == c'.':
+            if name < 2:
+                return put_text(to, b"/..") - to
+            n = name - 1
+            while to[n - 1] != c'/':
+                n -= 1
+        if i >= path.n:
+            return n
+        if n == 0 or to[n - 1] != c'/':
+            to[n] = c
+            n += 1
+        name = n
         i += 1
-    return n
 
 
 cdef uint8_t *http_escape(uint8_t *to, Slice path) noexcept nogil:

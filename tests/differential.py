@@ -444,9 +444,9 @@ DEFENDED = [
     ),
     # -- targets --
     Defence(
-        r"^(targets: |framing: normal: slashes and dots).*: (200 next|400 closed) -> 404 next$",
-        "`/./`, `/../`, also as `%2e`", "resolved; 400 above the root", "404",
-        "Clients resolve them before they send (RFC 3986 §5.2.4); no name that begins with a dot is served",
+        r"^(targets: |framing: normal: a path above the root).*: 400 closed -> 404 next$",
+        "`/../` above the root, also as `%2e`", "400, closed", "404",
+        "The request is well-formed, and names nothing: RFC 3986 §5.2.4",
     ),
     Defence(
         r": location: /(?:[^?]*/)?([^/?]+/(?:\?.*)?) -> \1$",

@@ -350,7 +350,7 @@ def finished(request: dict) -> dict:
         flags.add("chunked")
     elif length > 1 << 20:
         raise Failure(413)
-    return request | {"flags": flags, "length": length, "unescaped": unescaped(request["path"])}
+    return request | {"flags": flags, "length": length, "resolved": resolved(request["path"])}
 
 
 def connection_flags(fields: Fields, modern: bool) -> set[str]:
@@ -473,8 +473,19 @@ def listed(value: bytes) -> list[bytes]:
     return [item for item in (item.strip(b" \t") for item in value.split(b",")) if item]
 
 
-def unescaped(path: bytes) -> bytes:
-    return unquote_to_bytes(re.sub(rb"/+", b"/", path))
+def resolved(path: bytes) -> bytes:
+    """A path without escapes, empty names and dot segments (RFC 3986 section 5.2.4); "/.." if it leads above the root."""
+    if not path.startswith(b"/"):
+        return unquote_to_bytes(path)
+    every, names = [unquote_to_bytes(name) for name in path.split(b"/")], []
+    for name in every:
+        if name == b"..":
+            if not names:
+                return b"/.."
+            names.pop()
+        elif name not in (b"", b"."):
+            names.append(name)
+    return b"/" + b"/".join(names) + (b"/" if names and every[-1] in (b"", b".", b"..") else b"")
 
 
 # ---- conditionals, ranges and dates ----

@@ -345,6 +345,7 @@ def test_a_location_is_escaped(site):
 
 
 @pytest.mark.parametrize("target", [
+    "/../", "/./..", "/dir/../../a.txt", "/dir/%2e%2e/%2E./a.txt", "/dir/../..//", "/./.hidden", "/dir/../.hidden",
     "/missing", "/a.txt/", "/dir/missing", "/noindex/", "/a.txt%20", "/A.TXT", "/.hidden", "/%2ehidden",
     "/..", "/../a.txt", "/%2e%2e/canary.txt", "/dir/../../canary.txt", "/out", "/outside/canary.txt",
     "/outside/", "/" + "x" * 300, "/" + "y/" * 2000 + "z", "/%ff%fe",
@@ -353,6 +354,24 @@ def test_404(http, target):
     answer = http.get(target)
     assert answer.status == 404
     assert http.get("/a.txt").status == 200
+
+
+@pytest.mark.parametrize(("target", "name"), [
+    ("/./a.txt", "a.txt"), ("/dir/../a.txt", "a.txt"), ("/dir/./index.html", "dir/index.html"),
+    ("/dir/sub/../../a.txt", "a.txt"), ("/dir/sub/..", "dir/index.html"), ("/dir/.", "dir/index.html"),
+    ("/dir/sub/.././", "dir/index.html"), ("/%2e/a.txt", "a.txt"), ("/dir/%2e%2E/a.txt", "a.txt"),
+    ("/dir/.%2e/a.txt", "a.txt"), ("/nothing/../a.txt", "a.txt"), ("/.hidden/../a.txt", "a.txt"),
+    ("/dir//../a.txt", "a.txt"), ("//dir/..//a.txt", "a.txt"), ("/outside/../a.txt", "a.txt"),
+    ("http://test/dir/../a.txt", "a.txt"), ("/.", "index.html"), ("/./", "index.html"), ("/dir/..", "index.html"),
+])
+def test_rfc3986_5_2_4_dot_segments_are_resolved_within_the_root(site, http, target, name):
+    assert http.get(target).body == site.files[name]
+
+
+def test_an_apt_repository_that_is_flat(tmp_path):
+    (tmp_path / "InRelease").write_bytes(b"signed")
+    with c1m.Server({"/debian": tmp_path}, ports=[0]) as server:
+        assert get(server.ports[0], "/debian/./InRelease").body == b"signed"
 
 
 @settings(max_examples=300, deadline=None)
@@ -825,7 +844,13 @@ def test_the_longest_prefix_wins_and_ends_at_a_slash(tmp_path):
             "/a": "a/", "/a/b": "b/", "/a/b?q": "b/?q", "/a/sub": "sub/", "/%C3%BCn%C3%AF": "%C3%BCn%C3%AF/",
         }.items():
             assert http.get(target)["Location"] == location, target
-        for target in ("/a/../who.txt", "/a/top/who.txt", "/a/..", "/b/who.txt", "/abc/who.txt"):
+        for target, body in {
+            "/a/../who.txt": b"top", "/a/./b/who.txt": b"b", "/a/b/../who.txt": b"a", "/a/..": b"top", "/a/b/%2e%2e": b"a",
+            "/ab/../a/who.txt": b"a", "/./a/b/./who.txt": b"b", "/a/%2E%2e/ab/who.txt": b"top/ab",
+        }.items():
+            assert http.get(target).body == body, target
+        assert http.get("/a/./b/../sub")["Location"] == "sub/"
+        for target in ("/a/../../who.txt", "/a/top/who.txt", "/..", "/b/who.txt", "/abc/who.txt", "/a/b/../../../a/"):
             assert http.get(target).status == 404, target
 
 

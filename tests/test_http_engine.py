@@ -10,7 +10,7 @@ from email.utils import formatdate
 import oracle
 import pytest
 import vectors
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from oracle import HttpReader, http_events, pieces, read, read_every_way
 from wire import chunked, request
@@ -190,9 +190,30 @@ def test_a_chunked_body_is_bounded_with_all_that_frames_it():
 
 @thorough
 @given(paths)
-def test_unescaping_is_that_of_urllib(path):
+@example(b"/a/%2e%2e/b")
+@example(b"/a//../b")
+@example(b"/../a")
+def test_a_path_is_resolved_as_the_oracle_does(path):
     (_, event), = read(HttpReader(), [request(path)])
-    assert event["unescaped"] == oracle.unescaped(path)
+    assert event["resolved"] == oracle.resolved(path)
+
+
+@pytest.mark.parametrize(("path", "resolved"), [
+    (b"/.", b"/"), (b"/./", b"/"), (b"/./a", b"/a"), (b"/a/.", b"/a/"), (b"/a/./b", b"/a/b"), (b"/a/./././b/", b"/a/b/"),
+    (b"/a/..", b"/"), (b"/a/../", b"/"), (b"/a/../b", b"/b"), (b"/a/b/..", b"/a/"), (b"/a/b/../c", b"/a/c"),
+    (b"/a/b/../../c", b"/c"), (b"/a/b/../..", b"/"), (b"/a/../b/../c/", b"/c/"), (b"/a/.././b", b"/b"),
+    (b"/..", b"/.."), (b"/../", b"/.."), (b"/../a", b"/.."), (b"/a/../..", b"/.."), (b"/a/../../a", b"/.."),
+    (b"/./..", b"/.."), (b"//..", b"/.."), (b"/a/../../../../b", b"/.."),
+    (b"/%2e/a", b"/a"), (b"/a/%2E%2e/b", b"/b"), (b"/a/.%2e", b"/"), (b"/a/%2e./b", b"/b"), (b"/%2e%2e/a", b"/.."),
+    (b"/%252e%252e/a", b"/%2e%2e/a"), (b"/a//../b", b"/b"), (b"/a/..//b", b"/b"), (b"//a//.//b//", b"/a/b/"),
+    (b"/...", b"/..."), (b"/.a", b"/.a"), (b"/..a/..", b"/"), (b"/a/.b/../c", b"/a/c"), (b"/a./b../c", b"/a./b../c"),
+    (b"/a/..;/b", b"/a/..;/b"), (b"/a/..\\b", b"/a/..\\b"), (b"http://h/a/../b", b"/b"), (b"http://h/../b", b"/.."),
+])
+def test_rfc3986_5_2_4_dot_segments(path, resolved):
+    (_, event), = read(HttpReader(), [request(path)])
+    assert event["resolved"] == resolved
+    if path.startswith(b"/"):
+        assert resolved == oracle.resolved(path)
 
 
 # ---- conditionals (RFC 9110 section 13) ----

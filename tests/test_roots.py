@@ -904,9 +904,11 @@ def test_rfc8615_well_known_is_served_and_other_dot_names_are_not(tmp_path):
         for target in (
             "/.well-known/.secret", "/d/.well-known/a", "/.env", "/.git/config", "/.git/",
             "/.well-known/../.env",
-            "/%2eenv", "/.well-known/%2e%2e/.env", "/.well-known/%2e%2e/d/",
+            "/%2eenv", "/.well-known/%2e%2e/.env", "/d/../.env", "/.well-known/./.secret", "/d/../.git/a",
         ):
             assert get(port, target).status == 404, target
+        assert get(port, "/.git/../.well-known/acme/token").body == b".well-known/acme/token"
+        assert [entry["name"] for entry in listing(port, "/.well-known/%2e%2e/d/")] == []
 
 
 def test_follow_symlinks(tmp_path):
@@ -1478,6 +1480,14 @@ def test_a_handshake_with_a_body_is_refused(every_kind):
         http.send(handshake("/ws", "Content-Length: 5") + b"12345" + request("/a.txt"))
         assert http.answer().status == 400
         assert http.answer().body == b"a"
+
+
+def test_a_websocket_route_is_found_by_the_resolved_path(tmp_path):
+    with serving(write(tmp_path, ["a.txt"]), websocket="/ws") as port:
+        for target, status in (("/x/../ws", 101), ("/./%77s", 101), ("/../ws", 404), ("/ws/..", 404)):
+            with Http(port) as http:
+                http.send(handshake(target))
+                assert http.answer(head=status == 101).status == status, target
 
 
 def test_the_package_serves_what_it_says(tmp_path):
