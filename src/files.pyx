@@ -291,7 +291,7 @@ cdef FindResult files_find(
     """Finds what an unescaped path that begins with a slash names; with FILE_FOUND, found is set.
 
     codings: those that the client prefers to the file as it is, best first, 2 bits for each Coding from the low end; 0
-    ends them. The first that there is a sidecar for, none older than the file, is found instead of the file: its path
+    ends them. The first that there is a sidecar for, none older than the file by a second, is found instead of the file: its path
     and media type are the file's, its contents, time and ETag its own. Sidecars are looked for once a second at most.
     """
     cdef Wanted wanted
@@ -345,7 +345,7 @@ cdef inline bint is_wanted(const File *file, const Wanted *w) noexcept nogil:
 
 
 cdef void sidecars_refresh(Files *f, File *file, int64_t now_ms) noexcept nogil:
-    """Looks which sidecars a file has, none older than it, unless that was done within the last second."""
+    """Looks which sidecars a file has, none older than it by a second, unless that was done within the last second."""
     cdef char[MAX_PATH + 1] name
     cdef stat_t stat
     cdef int coding, fd
@@ -370,10 +370,9 @@ cdef inline Slice path_of(const File *file) noexcept nogil:
 
 
 cdef inline bint older(const timespec *time, const File *file) noexcept nogil:
-    """Whether that time is before the file's. Archives and copies may keep whole seconds only."""
-    if time.tv_sec != file.mtime:
-        return time.tv_sec < file.mtime
-    return time.tv_nsec and time.tv_nsec < file.mtime_ns
+    """Whether that time is before the file's by a second or more: copies and archives may have lost a fraction of it."""
+    cdef int64_t seconds = file.mtime - time.tv_sec
+    return seconds > 1 or (seconds == 1 and time.tv_nsec <= file.mtime_ns)
 
 
 cdef int files_directory(Files *f, int root, Slice path) noexcept nogil:

@@ -246,7 +246,7 @@ class RootOptions(Options):
         True,
         Switch(),
         """send ``name.zst``, ``name.br`` or ``name.gz`` in place of ``name`` to clients that accept it, where
-        such a file lies beside it and is not older""",
+        such a file lies beside it and is not older by a second or more""",
     )
     cache: dict[str, str] = option(
         {},

@@ -527,13 +527,25 @@ def test_encoded_forms_are_found_and_have_the_type_of_the_file(encoded, openat2)
 
 
 def test_an_encoded_form_that_is_older_than_the_file_or_no_file_does_not_count(encoded, openat2):
-    os.utime(encoded / "a.txt.gz", ns=(0, OLD_TIME[1] - 1))
+    os.utime(encoded / "a.txt.gz", ns=(0, OLD_TIME[1] - 10**9))
     (encoded / "a.txt.br").unlink()
     (encoded / "a.txt.br").mkdir()
     os.utime(encoded / "a.txt.zst", ns=(0, OLD_TIME[1] + 1))
     roots = Roots([encoded], TYPES, openat2)
     assert sidecars(roots, b"/a.txt") == ["zst"]
     assert roots.find(0, b"/a.txt", encoded=["gz"])["contents"] == b"a.txt"
+
+
+@pytest.mark.parametrize("file", [0, 1, 500_000_000, 999_999_999])
+@pytest.mark.parametrize(("earlier", "counts"), [
+    (-1, True), (0, True), (1, True), (999_999, True), (999_999_999, True), (10**9, False), (10**9 + 1, False),
+    (2 * 10**9 - 1, False), (2 * 10**9, False),
+])
+def test_an_encoded_form_is_older_if_it_is_so_by_a_second(encoded, openat2, file, earlier, counts):
+    os.utime(encoded / "a.txt", ns=(0, OLD_TIME[1] + file))
+    os.utime(encoded / "a.txt.gz", ns=(0, OLD_TIME[1] + file - earlier))
+    found = Roots([encoded], TYPES, openat2).find(0, b"/a.txt", encoded=["gz"])
+    assert found["contents"] == (b"a.txt.gz" if counts else b"a.txt")
 
 
 @pytest.mark.parametrize("order", [*itertools.permutations(FORMS)])
@@ -593,6 +605,7 @@ def test_encoded_forms_that_come_change_and_go_are_seen_within_a_second(encoded,
     (encoded / "a.txt.zst").write_text("back")
     assert contents(roots.find(0, b"/a.txt", 7000, ["zst"])) == b"back"
     replaced(encoded / "a.txt", b"newer than they")
+    os.utime(encoded / "a.txt", ns=(0, (encoded / "a.txt.zst").stat().st_mtime_ns + 10**9))
     assert sidecars(roots, b"/a.txt", 8000) == []
 
 

@@ -188,6 +188,22 @@ def test_an_encoded_form_older_than_the_file_is_not_sent(tmp_path, time, used):
     assert answer.body == (b"then" if used else b"now")
 
 
+@pytest.mark.parametrize("copied", [
+    lambda status: {"times": (status.st_atime, status.st_mtime)},
+    lambda status: {"ns": (0, status.st_mtime_ns // 10**6 * 10**6)},
+    lambda status: {"ns": (0, status.st_mtime_ns // 10**9 * 10**9)},
+], ids=["as a float", "in milliseconds", "in seconds"])
+def test_an_encoded_form_whose_time_was_copied_less_exactly_is_sent(tmp_path, copied):
+    times = [OLD * 10**9 + fraction for fraction in (1, 123_456_789, 357_913_941, 999_999_999)]
+    for number, ns in enumerate(times):
+        write(tmp_path, [f"{number}.txt", f"{number}.txt.gz"])
+        os.utime(tmp_path / f"{number}.txt", ns=(0, ns))
+        os.utime(tmp_path / f"{number}.txt.gz", **copied((tmp_path / f"{number}.txt").stat()))
+    with serving(tmp_path) as port:
+        for number in range(len(times)):
+            assert get(port, f"/{number}.txt", "Accept-Encoding: gzip")["Content-Encoding"] == "gzip"
+
+
 def test_encoded_forms_come_and_go_while_the_file_is_served(tmp_path):
     write(tmp_path, {"a.txt": "plain"})
     with serving(tmp_path) as port, Http(port) as http:
