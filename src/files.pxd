@@ -3,6 +3,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from c1m.buf cimport Block, Slice
+from c1m.coding cimport Coding
 from c1m.linux cimport timespec
 from c1m.siphash cimport SipKey
 
@@ -85,6 +86,7 @@ cdef bint files_type(Files *f, Slice extension, Slice name) noexcept nogil
 cdef FindResult files_find(
     Files *f, int root, Slice path, uint32_t codings, int64_t now_ms, File **found
 ) noexcept nogil
+cdef Coding files_coding(Slice etag) noexcept nogil
 cdef void files_keep(Files *f, File *file, Block *head) noexcept nogil
 cdef void files_forget(Files *f, int64_t now_ms) noexcept nogil
 cdef int files_directory(Files *f, int root, Slice path) noexcept nogil

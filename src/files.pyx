@@ -533,6 +533,17 @@ cdef bint etag_make(File *file, const stat_t *stat) noexcept nogil:
     return True
 
 
+cdef Coding files_coding(Slice etag) noexcept nogil:
+    """The coding of the form that an ETag, with its quotes, is of; IDENTITY also for what is none of ours."""
+    cdef int coding
+    cdef size_t n
+    for coding in range(<int>IDENTITY + 1, <int>CODINGS):
+        n = strlen(ending_of(<Coding>coding))
+        if etag.n > n + 2 and memcmp(etag.at + etag.n - 1 - n, ending_of(<Coding>coding), n) == 0:
+            return <Coding>coding
+    return IDENTITY
+
+
 cdef void file_warm(Files *f, File *file) noexcept nogil:
     """Reads a file that is held open into memory. If it has become shorter, or memory is out, it stays as it is."""
     cdef Block *block = block_read(file.body.fd, file.size)

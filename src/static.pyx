@@ -10,11 +10,13 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.string cimport memchr, memcmp, memcpy
 
 from c1m.buf cimport Block, Slice, block_copy, put, put_number, put_text
-from c1m.coding cimport BROTLI, GZIP
-from c1m.files cimport FILE_BUSY, FILE_DIRECTORY, FILE_FOUND, MAX_NAME, MAX_PATH, File, FindResult, files_find, files_keep
+from c1m.coding cimport BROTLI, GZIP, IDENTITY, Coding
+from c1m.files cimport (
+    FILE_BUSY, FILE_DIRECTORY, FILE_FOUND, MAX_NAME, MAX_PATH, File, FindResult, files_coding, files_find, files_keep,
+)
 from c1m.http cimport (
-    ACCEPT_ENCODING, GET, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE, ORIGIN, RANGE, HttpRequest,
-    has, http_escape, twice, value_of,
+    ACCEPT_ENCODING, GET, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, ORIGIN, RANGE,
+    HttpRequest, has, http_escape, twice, value_of,
 )
 from c1m.linux cimport fnmatch
 from c1m.reactor cimport conn_close, conn_commit, conn_reserve, conn_send
@@ -131,7 +133,30 @@ cdef StaticResult static_respond(Static *s, Exchange *x) noexcept nogil:
 
 cdef inline uint32_t codings_of(const Mount *m, const Exchange *x) noexcept nogil:
     """The codings that the client prefers, best first, where there may be files in them."""
-    return http_codings(x.request) if m.sidecars and has(x.request, ACCEPT_ENCODING) else 0
+    if not m.sidecars or not has(x.request, ACCEPT_ENCODING):
+        return 0
+    if has(x.request, RANGE) and x.request.method == GET:
+        return coding_of_tag(x.request)
+    return http_codings(x.request)
+
+
+cdef uint32_t coding_of_tag(const HttpRequest *r) noexcept nogil:
+    """The coding of the form that a GET's range is of: where the tag that it names says so, of an encoded one.
+
+    Else it is of the file itself: a part of an encoded form is of use only to who has the rest, and programs that read
+    by ranges accept codings without a thought of them.
+    """
+    cdef uint32_t codings = http_codings(r)
+    cdef Coding coding = IDENTITY
+    if has(r, IF_RANGE):
+        coding = files_coding(value_of(r, IF_RANGE))
+    elif has(r, IF_MATCH):
+        coding = files_coding(value_of(r, IF_MATCH))
+    while codings:
+        if codings & 3 == <uint32_t>coding:
+            return coding
+        codings >>= 2
+    return 0
 
 
 cdef void static_absent(Static *s, Exchange *x) noexcept nogil:

@@ -591,8 +591,9 @@ DEFENDED = [
     ),
     Defence(
         r"^codings: range: ",
-        "Range, and a sidecar is sent", "200, whole", "206, of the encoded form",
-        "RFC 9110 §14.2: the range is of the representation that is selected; its ETag is its own",
+        "Range, and there is a sidecar", "200, the whole sidecar", "206, of the file",
+        "Programs that read by ranges accept gzip by default, and none can decode a piece of it: RFC 9110 §14.2 leaves "
+        "it to the server which form is selected",
     ),
     Defence(
         r"^codings: 304 by date: content-encoding: none -> gzip",
