@@ -43,6 +43,7 @@ cdef extern from "openssl/sha.h" nogil:
 cdef enum:
     MAX_SMALL = 32 << 10         # bytes that are read into memory at once,
     MAX_WARM = 128 << 10         # and from the second request on; beyond, sendfile costs less than a copy
+    HASHED_END = 4096            # bytes at each end of a larger file that its ETag is of
     MAX_OPEN = 256               # files held open
     MAX_OPEN_TRIES = 8           # of openat2(2), while renames elsewhere make it fail
     MAX_PROC_LINK = 32           # "/proc/self/fd/", ten digits, NUL
@@ -513,18 +514,27 @@ cdef File *file_new(const Wanted *w, int fd, const stat_t *stat) noexcept nogil:
 cdef bint etag_make(File *file, const stat_t *stat) noexcept nogil:
     """Makes a strong validator (RFC 9110 section 8.8.1): 128 bits of SHA-256, the size, and the sidecar's ending.
 
-    What is hashed are a small file's contents: whoever writes them cannot make two that share an ETag. Of a larger file
-    it is both times, because builds that set every mtime alike would leave only the size to tell versions apart.
-    False: libcrypto is out of memory.
+    The same bytes with the same mtime have the same, whichever machine they are on. What is hashed are a small file's
+    contents: whoever writes them cannot make two that share an ETag. Of a larger file it is its mtime to the nanosecond,
+    for it may be written twice in a second, and its ends: builds that set every mtime alike would leave only the size to
+    tell versions apart, and at an end is what most formats change with any byte, a checksum, an index or a build's name.
+    False: the file can't be read, or libcrypto is out of memory.
     """
     cdef uint8_t[SHA256_DIGEST_LENGTH] digest
-    cdef timespec[2] times
+    cdef uint8_t[16 + 2 * HASHED_END] said
+    cdef int64_t[2] time
     cdef unsigned char *hashed
     if file.size <= MAX_SMALL:
         hashed = SHA256(file.body.data, file.body.size, digest)
     else:
-        times[0], times[1] = stat.st_mtim, stat.st_ctim
-        hashed = SHA256(<const uint8_t *>times, sizeof(times), digest)
+        time[0], time[1] = stat.st_mtim.tv_sec, stat.st_mtim.tv_nsec
+        memset(said, 0, sizeof(said))            # a file that is cut meanwhile
+        memcpy(said, time, sizeof(time))
+        if pread(file.body.fd, said + 16, HASHED_END, 0) < 0:
+            return False
+        if pread(file.body.fd, said + 16 + HASHED_END, HASHED_END, file.size - HASHED_END) < 0:
+            return False
+        hashed = SHA256(said, sizeof(said), digest)
     if hashed == NULL:
         return False
     file.etag = Slice(&file.etag_text[0], snprintf(

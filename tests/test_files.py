@@ -392,20 +392,41 @@ def test_contents_made_to_collide_have_other_etags(tmp_path, size):
     assert len(etags) == 2
 
 
-def test_a_large_files_etag_changes_with_whatever_may_have_changed_it(tmp_path):
+ENDS = 4096                      # bytes at each end of a large file that its ETag is of
+
+
+def test_a_large_files_etag_is_of_its_mtime_its_size_and_its_ends(tmp_path):
+    large, middle = MAX_SMALL + 2, b"m" * (MAX_SMALL + 2 - 2 * ENDS)
+    first, last = b"f" * ENDS, b"l" * ENDS
     file = tmp_path / "file"
     seen = []
-    for size, ns in ((MAX_SMALL + 1, 1), (MAX_SMALL + 2, 1), (MAX_SMALL + 2, 2), (MAX_SMALL + 2, 2)):
-        before = file.stat().st_ctime_ns if file.exists() else 0
-        file.write_bytes(bytes(size))
-        while True:
-            os.utime(file, ns=(0, 10**18 + ns))
-            if file.stat().st_ctime_ns > before:
-                break
+    for data, ns in (
+        (first + middle + last, 1), (first + middle + last, 2), (first + middle + last, 10**9 + 1),
+        (first + middle + b"m" + last, 1), (first[1:] + b"F" + middle + last, 1), (first + middle + b"L" + last[1:], 1),
+    ):
+        assert len(data) >= large
+        file.write_bytes(data)
+        os.utime(file, ns=(0, 10**18 + ns))
         roots = Roots([tmp_path], {})
         seen.append(roots.find(0, b"/file")["etag"])
         assert roots.find(0, b"/file")["etag"] == seen[-1]
-    assert len(set(seen)) == 4
+    assert len(set(seen)) == len(seen)
+
+
+@pytest.mark.parametrize("size", [0, 1, MAX_SMALL, MAX_SMALL + 1, MAX_WARM, MAX_WARM + 1, 5 << 20])
+@pytest.mark.parametrize("form", [None, "gz"])
+def test_the_same_bytes_of_the_same_time_have_the_same_etag_wherever_they_are(tmp_path, openat2, size, form):
+    data, etags = random.Random(size).randbytes(size), set()
+    for server in ("one", "other"):
+        (tmp_path / server).mkdir()
+        for name in ("file", "file.gz"):
+            (tmp_path / server / "copied").write_bytes(data)                 # the name is another, and the change later
+            os.utime(tmp_path / server / "copied", ns=(0, 10**18 + 123456789))
+            (tmp_path / server / "copied").rename(tmp_path / server / name)
+        roots = Roots([tmp_path / server], {}, openat2)
+        for now_ms in (0, 500, 5000):
+            etags.add(roots.find(0, b"/file", now_ms, [form] if form else [])["etag"])
+    assert len(etags) == 1
 
 
 @pytest.mark.parametrize("size", [4, MAX_SMALL + 1])
