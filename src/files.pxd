@@ -29,7 +29,7 @@ cdef struct File:                # what is known of a path that was found; valid
     Block *body                  # the contents, or the open file
     Block *head                  # the caller's, set by files_keep
     int64_t size, mtime          # bytes; Unix time in seconds
-    int64_t modified             # mtime as clients are told: neither before 1970 nor after the last change (ctime)
+    int64_t modified             # mtime as clients are told: not after the last change (ctime); -1: it says nothing
     long mtime_ns
     timespec changed             # st_ctime, which cannot be set: tells of a change that kept size and mtime
     uint64_t device, inode

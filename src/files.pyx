@@ -494,8 +494,9 @@ cdef File *file_new(const Wanted *w, int fd, const stat_t *stat) noexcept nogil:
     file.size = stat.st_size if file.body.fd >= 0 else <int64_t>file.body.size
     file.mtime = stat.st_mtim.tv_sec
     file.mtime_ns = stat.st_mtim.tv_nsec
-    # A time may be set to anything (utimensat(2)), but not the time at which that was done.
-    file.modified = max(0, min(stat.st_mtim.tv_sec, stat.st_ctim.tv_sec))
+    # A time may be set to anything (utimensat(2)), but not the time at which that was done. Nix and reproducible images
+    # set all of them to 0 or 1, so these tell nothing of a change.
+    file.modified = min(stat.st_mtim.tv_sec, stat.st_ctim.tv_sec) if stat.st_mtim.tv_sec > 1 else -1
     file.changed = stat.st_ctim
     file.device = stat.st_dev
     file.inode = stat.st_ino

@@ -92,10 +92,12 @@ cdef inline uint8_t *response_connection(uint8_t *to, uint8_t minor, bint keep) 
 
 
 cdef uint8_t *response_validators(uint8_t *to, int64_t mtime, Slice etag) noexcept nogil:
-    """Last-Modified and ETag: all that a 304 repeats of them."""
-    to = put_text(to, b"Last-Modified: ")
-    http_date(mtime, to)
-    to = put_text(to + DATE_SIZE, b"\r\nETag: ")
+    """Last-Modified, unless mtime is below 0, and ETag: all that a 304 repeats of them."""
+    if mtime >= 0:
+        to = put_text(to, b"Last-Modified: ")
+        http_date(mtime, to)
+        to = put_text(to + DATE_SIZE, b"\r\n")
+    to = put_text(to, b"ETag: ")
     return put_text(put(to, etag.at, etag.n), b"\r\n")
 
 

@@ -2,7 +2,8 @@
 
 Owns: sections 5.6.7, 12.5, 13 and 14. Refuses to know: how a message is framed, sockets, files, clocks.
 
-A precondition or a range is judged against an ETag, with its quotes, and a time of last modification in Unix seconds.
+A precondition or a range is judged against an ETag, with its quotes, and a time of last modification in Unix seconds,
+below 0 where it is not known: then what names a date is ignored, and no If-Range that does holds.
 Fields that are malformed are ignored, as the RFC has it.
 """
 
@@ -36,7 +37,7 @@ cdef int http_precondition(const HttpRequest *r, Slice etag, int64_t mtime) noex
         return 304 if etag_listed(r, IF_NONE_MATCH, etag, True) else 0
     if has(r, IF_MODIFIED_SINCE) and not twice(r, IF_MODIFIED_SINCE):
         since = http_date_parse(value_of(r, IF_MODIFIED_SINCE))
-        if since >= 0 and mtime <= since:
+        if since >= 0 and 0 <= mtime <= since:
             return 304
     return 0
 

@@ -550,7 +550,7 @@ def precondition(fields: Fields, etag: bytes, mtime: int) -> int:
         return 412
     if values(fields, b"if-none-match"):
         return 304 if matched(b"if-none-match", True) else 0
-    return 304 if since(b"if-modified-since") >= max(mtime, 0) else 0
+    return 304 if since(b"if-modified-since") >= mtime >= 0 else 0
 
 
 def selected(fields: Fields, etag: bytes, mtime: int, size: int) -> list[tuple[int, int]] | None:
