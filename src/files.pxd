@@ -22,6 +22,10 @@ cdef enum:
     MAX_INDEX_NAMES = 8
     SPARES = 16                  # descriptors held in reserve
 
+cdef struct MediaType:
+    Slice name
+    bint takes_charset           # its mount may say one of it
+
 cdef struct File:                # what is known of a path that was found; valid until the next files_find
     File *chain                  # next in its bucket
     File *newer                  # by when it was last checked
@@ -34,7 +38,7 @@ cdef struct File:                # what is known of a path that was found; valid
     timespec changed             # st_ctime, which cannot be set: tells of a change that kept size and mtime
     uint64_t device, inode
     int64_t checked_ms           # when it was last seen to be unchanged
-    Slice type                   # media type
+    const MediaType *type
     Slice etag
     uint8_t[MAX_ETAG] etag_text
     int64_t sidecars_ms          # when they were last looked for, 0 for never
@@ -55,9 +59,9 @@ cdef struct Root:
     int index_n
     Slice[MAX_INDEX_NAMES] index      # files served for their directory: the first that exists
 
-cdef struct MediaType:
+cdef struct TypeSlot:
     uint8_t[MAX_EXTENSION + 1] extension     # lower case, NUL-padded; empty slots begin with NUL
-    Slice name
+    MediaType type
 
 cdef struct Files:
     Root[MAX_ROOTS] roots
@@ -65,8 +69,8 @@ cdef struct Files:
     bint no_openat2              # this kernel or sandbox lacks it
     int[SPARES] spares           # descriptors in reserve for when the process has no other left
     int spares_n
-    MediaType *types             # hash table
-    Slice default_type
+    TypeSlot *types              # hash table
+    MediaType default_type
     SipKey key                   # of the hash
     File **buckets
     uint32_t bucket_count        # a power of two
@@ -82,7 +86,7 @@ cdef bint files_init(Files *f, int max_files, size_t max_bytes) noexcept nogil
 cdef void files_free(Files *f) noexcept nogil
 cdef int files_root(Files *f, const char *path, bint follow_symlinks) noexcept nogil
 cdef bint files_index(Files *f, int root, Slice name) noexcept nogil
-cdef bint files_type(Files *f, Slice extension, Slice name) noexcept nogil
+cdef bint files_type(Files *f, Slice extension, MediaType type) noexcept nogil
 cdef FindResult files_find(
     Files *f, int root, Slice path, uint32_t codings, int64_t now_ms, File **found
 ) noexcept nogil

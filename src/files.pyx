@@ -68,7 +68,7 @@ cdef bint files_init(Files *f, int max_files, size_t max_bytes) noexcept nogil:
     while f.bucket_count < <uint32_t>max_files:
         f.bucket_count *= 2
     f.buckets = <File **>calloc(f.bucket_count, sizeof(File *))
-    f.types = <MediaType *>calloc(TYPES, sizeof(MediaType))
+    f.types = <TypeSlot *>calloc(TYPES, sizeof(TypeSlot))
     return f.buckets != NULL and f.types != NULL and sip_key_new(&f.key)
 
 
@@ -153,18 +153,18 @@ cdef bint files_index(Files *f, int root, Slice name) noexcept nogil:
 
 # ---- media types ----
 
-cdef bint files_type(Files *f, Slice extension, Slice name) noexcept nogil:
+cdef bint files_type(Files *f, Slice extension, MediaType type) noexcept nogil:
     """Sets the media type of an extension (lower case, no dot). The slices' bytes must outlive f. False: the table
     is full."""
     cdef uint8_t[MAX_EXTENSION + 1] key
-    cdef MediaType *slot
+    cdef TypeSlot *slot
     if not extension_key(extension, key):
         return True              # a longer extension is never looked up either
     slot = type_slot(f, key)
     if slot == NULL:
         return False
     memcpy(slot.extension, key, MAX_EXTENSION + 1)
-    slot.name = name
+    slot.type = type
     return True
 
 
@@ -181,10 +181,10 @@ cdef inline bint extension_key(Slice extension, uint8_t *key) noexcept nogil:
     return True
 
 
-cdef MediaType *type_slot(Files *f, const uint8_t *key) noexcept nogil:
+cdef TypeSlot *type_slot(Files *f, const uint8_t *key) noexcept nogil:
     """The slot that holds this extension or is free for it; NULL if the table is full."""
     cdef uint64_t at = siphash13(&f.key, key, MAX_EXTENSION + 1)
-    cdef MediaType *slot
+    cdef TypeSlot *slot
     cdef int i
     for i in range(TYPES):
         slot = &f.types[(at + i) & (TYPES - 1)]
@@ -193,17 +193,17 @@ cdef MediaType *type_slot(Files *f, const uint8_t *key) noexcept nogil:
     return NULL
 
 
-cdef Slice type_of(Files *f, Slice path) noexcept nogil:
+cdef const MediaType *type_of(Files *f, Slice path) noexcept nogil:
     """The media type that goes with the path's extension."""
     cdef uint8_t[MAX_EXTENSION + 1] key
-    cdef MediaType *slot
+    cdef TypeSlot *slot
     cdef size_t i = path.n
     while i > 0 and path.at[i - 1] != c'.' and path.at[i - 1] != c'/':
         i -= 1
     if i == 0 or path.at[i - 1] != c'.' or not extension_key(Slice(path.at + i, path.n - i), key):
-        return f.default_type
+        return &f.default_type
     slot = type_slot(f, key)
-    return f.default_type if slot == NULL or slot.extension[0] == 0 else slot.name
+    return &f.default_type if slot == NULL or slot.extension[0] == 0 else &slot.type
 
 
 # ---- the walk below a root ----

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, ParamSpec, TypeVar
 from c1m.kinds import (
     Amount,
     CacheRules,
+    Charset,
     Choice,
     Directory,
     FileName,
@@ -194,7 +195,7 @@ class ServerOptions(Options):
         None,
         MediaTypes(),
         """media types by file extension, such as ``{"geojson": "application/geo+json"}``, beside those that are
-        known already. Text gets ``charset=utf-8``""",
+        known already. Text gets its root's ``charset``""",
     )
     access_log: str | None = option(
         None,
@@ -261,6 +262,12 @@ class RootOptions(Options):
         HeaderFields({"X-Content-Type-Options": "nosniff"}),
         """header fields for every file sent from here, up to 8192 bytes, beside ``X-Content-Type-Options:
         nosniff``, which None takes away""",
+    )
+    charset: str | None = option(
+        "utf-8",
+        Charset(),
+        """the character encoding that is said of text other than XML, which names its own; None says none, for pages
+        that do so themselves""",
     )
     cors: tuple[str, ...] = option(
         (),

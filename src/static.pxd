@@ -25,6 +25,7 @@ cdef struct Mount:               # a document root's place in the URL space, and
     bint listing                 # list directories that have no index
     bint single_page             # send the root's index where nothing is found
     bint sidecars                # look for name.zst, name.br, name.gz
+    Slice charset                # a parameter of text's media type, with what precedes it; empty for none
     Slice fields                 # whole header lines for every file
     size_t own_fields            # bytes of a head, beyond MAX_HEAD, that what is said here may take
     CacheRule[MAX_CACHE_RULES] rules

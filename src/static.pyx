@@ -170,7 +170,7 @@ cdef void static_absent(Static *s, Exchange *x) noexcept nogil:
             respond_file(s, x, m, file)
             return
     if m != NULL and files_find(&s.files, m.root, Slice(b"/404.html", 9), 0, x.out.r.now_ms, &file) == FILE_FOUND:
-        to = put_type(head_begin(x, 404, 0), file)
+        to = put_type(head_begin(x, 404, 0), m, file)
         head_end(x, put_length(x, put(to, m.fields.at, m.fields.n), file.size))
         if x.request.method == GET:
             send_range(x, file, ByteRange(0, file.size - 1))
@@ -256,7 +256,7 @@ cdef Block *head_new(Static *s, Exchange *x, const Mount *m, File *file) noexcep
     cdef uint8_t *begin = conn_reserve(x.out.r, x.c, MAX_HEAD + m.own_fields)
     cdef uint8_t *to = response_head(begin, 200, response_date(x.out))
     cdef Block *head
-    to = put_type(to, file)
+    to = put_type(to, m, file)
     to = put_file_fields(s, x, m, to, file)
     to = response_length(to, file.size)
     head = block_copy(begin, to - begin)
@@ -267,7 +267,7 @@ cdef Block *head_new(Static *s, Exchange *x, const Mount *m, File *file) noexcep
 
 cdef void respond_part(Static *s, Exchange *x, const Mount *m, File *file, ByteRange range) noexcept nogil:
     """206 with one part (RFC 9110 section 15.3.7.1)."""
-    cdef uint8_t *to = put_type(head_begin(x, 206, 0), file)
+    cdef uint8_t *to = put_type(head_begin(x, 206, 0), m, file)
     to = put_content_range(put_file_fields(s, x, m, to, file), range, file.size)
     head_end(x, put_length(x, to, range.last - range.first + 1))
     send_range(x, file, range)
@@ -283,13 +283,13 @@ cdef void respond_parts(
     cdef int64_t total = put_boundary_end(part, file) - part
     cdef int i
     for i in range(count):
-        total += put_boundary(part, file, ranges[i]) - part
+        total += put_boundary(part, m, file, ranges[i]) - part
         total += ranges[i].last - ranges[i].first + 1
     to = put_text(head_begin(x, 206, 0), b"Content-Type: multipart/byteranges; boundary=")
     to = put_text(put_boundary_name(to, file), b"\r\n")
     head_end(x, put_length(x, put_file_fields(s, x, m, to, file), total))
     for i in range(count):
-        n = put_boundary(part, file, ranges[i]) - part
+        n = put_boundary(part, m, file, ranges[i]) - part
         memcpy(conn_reserve(x.out.r, x.c, n), part, n)
         conn_commit(x.out.r, n)
         send_range(x, file, ranges[i])
@@ -297,10 +297,10 @@ cdef void respond_parts(
     conn_commit(x.out.r, put_boundary_end(to, file) - to)
 
 
-cdef uint8_t *put_boundary(uint8_t *to, const File *file, ByteRange range) noexcept nogil:
+cdef uint8_t *put_boundary(uint8_t *to, const Mount *m, const File *file, ByteRange range) noexcept nogil:
     """What stands before a part; less than MAX_PART_HEAD bytes."""
     to = put_text(put_boundary_name(put_text(to, b"\r\n--"), file), b"\r\n")
-    return put_text(put_content_range(put_type(to, file), range, file.size), b"\r\n")
+    return put_text(put_content_range(put_type(to, m, file), range, file.size), b"\r\n")
 
 
 cdef uint8_t *put_boundary_end(uint8_t *to, const File *file) noexcept nogil:
@@ -313,8 +313,11 @@ cdef inline uint8_t *put_boundary_name(uint8_t *to, const File *file) noexcept n
     return put_text(put(to, file.etag.at + 1, file.etag.n - 2), b"-6f9b2d41c0e7")
 
 
-cdef inline uint8_t *put_type(uint8_t *to, const File *file) noexcept nogil:
-    return put_text(put(put_text(to, b"Content-Type: "), file.type.at, file.type.n), b"\r\n")
+cdef inline uint8_t *put_type(uint8_t *to, const Mount *m, const File *file) noexcept nogil:
+    to = put(put_text(to, b"Content-Type: "), file.type.name.at, file.type.name.n)
+    if file.type.takes_charset:
+        to = put(to, m.charset.at, m.charset.n)
+    return put_text(to, b"\r\n")
 
 
 cdef inline uint8_t *put_content_range(uint8_t *to, ByteRange range, int64_t size) noexcept nogil:

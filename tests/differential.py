@@ -72,7 +72,7 @@ http {{
     access_log off; server_tokens off; sendfile on; max_ranges 16; absolute_redirect off;
     include /etc/nginx/mime.types; default_type application/octet-stream;
     charset utf-8;
-    charset_types text/css text/plain text/xml text/markdown text/mathml text/vnd.sun.j2me.app-descriptor
+    charset_types text/css text/plain text/markdown text/mathml text/vnd.sun.j2me.app-descriptor
         text/vnd.wap.wml text/x-component application/javascript;
     gzip_static on; gzip_vary on; gzip_http_version 1.0;
     large_client_header_buffers 4 8k; client_max_body_size 1m;

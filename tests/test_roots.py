@@ -774,7 +774,8 @@ def test_the_longest_settings_find_room(tmp_path):
     os.utime(tmp_path / "a.txt", (OLD, OLD))
     origin = "https://" + "o" * 300
     fields = {"Content-Security-Policy": "c" * 4000, "X-More": "m" * (8192 - 23 - 4 - 4000 - 6 - 4)}
-    root = Root(tmp_path, cache={"*": "c" * 1024}, cors=[origin, OTHER], headers=fields, listing=True, spa=True)
+    root = Root(tmp_path, cache={"*": "c" * 1024}, cors=[origin, OTHER], headers=fields, listing=True, spa=True,
+                charset="c" * 40)
     said = 8192 + len("X-Content-Type-Options: nosniff\r\n") + 1024 + len(origin)
     with serving(root, mime_types={"txt": "text/" + "t" * 123}) as port, Http(port) as http:
         for target, more in [
@@ -1076,7 +1077,9 @@ def test_a_prefix_without_its_slash_is_redirected(tmp_path):
     ("a.zip", "application/zip"),
     ("a.gz", "application/gzip"),
     ("a.tar.gz", "application/gzip"),
-    ("a.xml", "text/xml; charset=utf-8"),
+    ("a.xml", "text/xml"),                   # RFC 7303 section 3: it says so itself
+    ("a.xsl", "application/xml"),
+    ("a.foo-xml", "text/x-own+xml"),
     ("a.apng", "image/apng"),
     ("a.jfif", "image/jpeg"),
     ("a.jp2", "image/jp2"),
@@ -1093,9 +1096,34 @@ def test_a_prefix_without_its_slash_is_redirected(tmp_path):
 ])
 def test_mime_types(tmp_path, name, kind):
     write(tmp_path, [name])
-    mine = {"geojson": "application/geo+json", ".TXT": "text/x-own", "foo": "text/plain; charset=latin-1"}
+    mine = {"foo-xml": "text/x-own+xml", "geojson": "application/geo+json", ".TXT": "text/x-own", "foo": "text/plain; charset=latin-1"}
     with serving(tmp_path, mime_types=mine) as port:
         assert get(port, f"/{name}")["Content-Type"] == kind
+
+
+@pytest.mark.parametrize(("charset", "said"), [
+    ({}, "; charset=utf-8"), ({"charset": None}, ""), ({"charset": "Windows-1252"}, "; charset=Windows-1252"),
+])
+def test_charset(tmp_path, charset, said):
+    write(tmp_path, ["a.html", "a.txt", "a.xml", "a.svg", "a.json", "a.own", "a.latin", "404.html"])
+    mine = {"own": "TEXT/x-own", "latin": "text/plain; charset=latin-1"}
+    with serving(Root(tmp_path, **charset), mime_types=mine) as port, Http(port) as http:
+        for name, kind in {
+            "a.html": "text/html" + said, "a.txt": "text/plain" + said, "a.own": "TEXT/x-own" + said,
+            "a.latin": "text/plain; charset=latin-1", "missing": "text/html" + said,
+            "a.xml": "text/xml", "a.svg": "image/svg+xml", "a.json": "application/json",
+        }.items():
+            for fields in ([], [], ["Range: bytes=0-0"], ["Origin: https://a.example"]):
+                assert http.get(f"/{name}", *fields)["Content-Type"] == kind
+        parts = http.get("/a.txt", "Range: bytes=0-0,2-2").body
+        assert parts.count(f"Content-Type: text/plain{said}\r\n".encode()) == 2
+
+
+@pytest.mark.parametrize("charset", ["", "utf 8", "utf-8;x", "x" * 41, "é"])
+def test_what_is_no_charset_is_refused(tmp_path, charset):
+    with pytest.raises(ValueError, match="^charset: .* is not the name of a character encoding$"):
+        Root(tmp_path, charset=charset)
+    Root(tmp_path, charset="x" * 40)
 
 
 # ---- methods ----
