@@ -18,12 +18,12 @@ from libc.stdint cimport uint8_t
 from libc.string cimport strerror
 
 from c1m.buf cimport Block, Slice, block_copy, block_unref, put, put_text
-from c1m.files cimport files_directory
+from c1m.files cimport files_broken, files_directory
 from c1m.handlers import Closed, Reject
 from c1m.http cimport GET, HttpRequest
 from c1m.linux cimport EMFILE, ENFILE, ENOMEM, close
 from c1m.reactor cimport (
-    MAX_PEER_TEXT, NOTE_FULL, NOTE_NOT_FULL, NOTIFY_DRAIN, Conn, conn_peer, conn_send, handle_of,
+    MAX_PEER_TEXT, NOTE_FULL, NOTE_NOT_FULL, NOTE_UNREADABLE, NOTIFY_DRAIN, Conn, conn_peer, conn_send, handle_of,
 )
 from c1m.response cimport head_begin, head_end, put_length, respond_status
 from c1m.semantics cimport http_accepts
@@ -285,9 +285,21 @@ cdef void call_note(Calls *k, int what, int number) noexcept nogil:
             app.log(logging.ERROR, "out of file descriptors: no new connections until one closes (raise `ulimit -n`)")
         elif what == NOTE_NOT_FULL:
             app.log(logging.INFO, "accepting new connections again")
+        elif what == NOTE_UNREADABLE:
+            reason = strerror(number).decode("utf-8", "replace")
+            app.log(logging.ERROR, f"a file that was being sent can't be read, and its connection was closed: {reason}")
         else:
             reason = strerror(number).decode("utf-8", "replace")
             app.log(logging.ERROR, f"epoll can't watch a new connection, which was closed: {reason}")
+
+
+cdef void call_unreadable(void *owner, Exchange *x, int fault) noexcept nogil:
+    """A file or directory can't be read, for a reason that is the administrator's business."""
+    gil_take(<Calls *>owner)
+    with gil:
+        path = x.path.at[:x.path.n].decode("utf-8", "replace")
+        reason = strerror(fault).decode("utf-8", "replace")
+        (<Application>(<Calls *>owner).app).log(logging.ERROR, f"{path!r} can't be read: {reason}")
 
 
 cdef bint call_list(void *owner, Exchange *x, const Mount *m) noexcept nogil:
@@ -299,6 +311,10 @@ cdef bint call_list(void *owner, Exchange *x, const Mount *m) noexcept nogil:
     cdef uint8_t *to
     cdef int status = 500
     x.by_accept = True
+    if directory < 0 and files_broken(-directory):
+        respond_status(x, 500, b"")
+        call_unreadable(owner, x, -directory)
+        return True
     if directory == -EMFILE or directory == -ENFILE or directory == -ENOMEM:
         respond_status(x, 503, b"")
         return True

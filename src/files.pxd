@@ -12,6 +12,7 @@ cdef enum FindResult:
     FILE_DIRECTORY               # the path names a directory and lacks its slash
     FILE_NONE                    # nothing to be served under this name
     FILE_BUSY                    # out of descriptors or memory
+    FILE_FAILED                  # it may be there, but can't be read: Files.fault says why
 
 cdef enum:
     MAX_PATH = 4095              # bytes of a path below a root: PATH_MAX less its NUL
@@ -81,6 +82,7 @@ cdef struct Files:
     int count, open_count        # files in the cache; of them held open
     size_t bytes                 # of memory that they take
     uint64_t hits, misses
+    int fault                    # errno of what was FILE_FAILED last
 
 cdef bint files_init(Files *f, int max_files, size_t max_bytes) noexcept nogil
 cdef void files_free(Files *f) noexcept nogil
@@ -90,6 +92,7 @@ cdef bint files_type(Files *f, Slice extension, MediaType type) noexcept nogil
 cdef FindResult files_find(
     Files *f, int root, Slice path, uint32_t codings, int64_t now_ms, File **found
 ) noexcept nogil
+cdef bint files_broken(int fault) noexcept nogil
 cdef Coding files_coding(Slice etag) noexcept nogil
 cdef void files_keep(Files *f, File *file, Block *head) noexcept nogil
 cdef void files_forget(Files *f, int64_t now_ms) noexcept nogil

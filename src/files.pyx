@@ -29,9 +29,9 @@ from libc.string cimport memcmp, memcpy, memset, strdup, strlen
 from c1m.buf cimport block_new, block_unref, load_be64, put, put_text
 from c1m.coding cimport BROTLI, CODINGS, GZIP, IDENTITY, ZSTD, Coding
 from c1m.linux cimport (
-    EAGAIN, EMFILE, ENFILE, ENOENT, ENOMEM, ENOSYS, EPERM, EXDEV, F_DUPFD_CLOEXEC, O_CLOEXEC, O_DIRECTORY, O_NOCTTY,
-    O_NONBLOCK, O_PATH, O_RDONLY, RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, S_ISDIR, S_ISREG, SYS_openat2, c_open, close,
-    errno, fcntl, fstat, open_how, openat, pread, readlink, stat_t, syscall, timespec,
+    EAGAIN, EINTR, EIO, EMFILE, ENFILE, ENOENT, ENOMEM, ENOSYS, ENOTCONN, EPERM, EREMOTEIO, ESTALE, ETIMEDOUT, EUCLEAN,
+    EXDEV, F_DUPFD_CLOEXEC, O_CLOEXEC, O_DIRECTORY, O_NOCTTY, O_NONBLOCK, O_PATH, O_RDONLY, RESOLVE_BENEATH,
+    RESOLVE_NO_MAGICLINKS, S_ISDIR, S_ISREG, SYS_openat2, c_open, close, errno, fcntl, fstat, open_how, openat, pread, readlink, stat_t, syscall, timespec,
 )
 from c1m.siphash cimport SipKey, sip_key_new, siphash13
 
@@ -455,16 +455,21 @@ cdef FindResult file_load(Files *f, const Wanted *w, int64_t now_ms, File **foun
     cdef bint directory = w.path.at[w.path.n - 1] == c'/'
     cdef int index = w.index, fd
     cdef stat_t stat
+    f.fault = 0
     while name_of(root, w.path, index, w.coding, name):
         fd = open_sparing(f, root, name, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC)
         # Not for a sidecar: its file may be open, and the one to go.
         while fd == -EMFILE and w.coding == IDENTITY and open_file_drop(f):
             fd = open_sparing(f, root, name, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC)
         if fd >= 0:
-            if fstat(fd, &stat) == 0 and S_ISREG(stat.st_mode):
-                found[0] = file_new(w, fd, &stat)
-                if found[0] == NULL:
-                    return FILE_BUSY
+            if fstat(fd, &stat) < 0:
+                f.fault = errno
+                close(fd)
+                return FILE_FAILED
+            if S_ISREG(stat.st_mode):
+                f.fault = file_new(w, fd, &stat, found)
+                if f.fault:
+                    return FILE_BUSY if f.fault == ENOMEM else FILE_FAILED
                 found[0].index = index
                 found[0].type = type_of(f, root.index[index] if directory else w.path)
                 found[0].checked_ms = now_ms
@@ -476,21 +481,29 @@ cdef FindResult file_load(Files *f, const Wanted *w, int64_t now_ms, File **foun
                 return FILE_DIRECTORY
         elif fd == -EMFILE or fd == -ENFILE or fd == -ENOMEM:
             return FILE_BUSY
+        elif files_broken(-fd):
+            f.fault = -fd
+            return FILE_FAILED
         if not directory or w.coding != IDENTITY:
             break
         index += 1
     return FILE_NONE
 
 
-cdef File *file_new(const Wanted *w, int fd, const stat_t *stat) noexcept nogil:
-    """What is known of an open file, which it takes over. NULL: memory is out, and fd is closed."""
+cdef bint files_broken(int fault) noexcept nogil:
+    """Whether a file that open(2) refuses with this errno may be there all the same: it is the disk, or the network."""
+    return (fault == EIO or fault == ESTALE or fault == ETIMEDOUT or fault == EREMOTEIO or fault == ENOTCONN or
+            fault == EUCLEAN)
+
+
+cdef int file_new(const Wanted *w, int fd, const stat_t *stat, File **made) noexcept nogil:
+    """What is known of an open file, which it takes over. 0, or an errno, and then fd is closed."""
     cdef File *file = <File *>calloc(1, sizeof(File) + w.path.n)
-    if file != NULL:
-        file.body = body_of(fd, stat)
-    if file == NULL or file.body == NULL:
+    cdef int fault = ENOMEM if file == NULL else body_of(fd, stat, &file.body)
+    if fault:
         free(file)
         close(fd)
-        return NULL
+        return fault
     file.size = stat.st_size if file.body.fd >= 0 else <int64_t>file.body.size
     file.mtime = stat.st_mtim.tv_sec
     file.mtime_ns = stat.st_mtim.tv_nsec
@@ -505,21 +518,23 @@ cdef File *file_new(const Wanted *w, int fd, const stat_t *stat) noexcept nogil:
     file.hash = w.hash
     file.path_n = <uint32_t>w.path.n
     memcpy(file.path, w.path.at, w.path.n)
-    if not etag_make(file, stat):
+    fault = etag_make(file, stat)
+    if fault:
         block_unref(file.body)
         free(file)
-        return NULL
-    return file
+        return fault
+    made[0] = file
+    return 0
 
 
-cdef bint etag_make(File *file, const stat_t *stat) noexcept nogil:
+cdef int etag_make(File *file, const stat_t *stat) noexcept nogil:
     """Makes a strong validator (RFC 9110 section 8.8.1): 128 bits of SHA-256, the size, and the sidecar's ending.
 
     The same bytes with the same mtime have the same, whichever machine they are on. What is hashed are a small file's
-    contents: whoever writes them cannot make two that share an ETag. Of a larger file it is its mtime to the nanosecond,
-    for it may be written twice in a second, and its ends: builds that set every mtime alike would leave only the size to
-    tell versions apart, and at an end is what most formats change with any byte, a checksum, an index or a build's name.
-    False: the file can't be read, or libcrypto is out of memory.
+    contents: whoever writes them cannot make two that share an ETag. Of a larger file it is its mtime to the
+    nanosecond, for it may be written twice in a second, and its ends: builds that set every mtime alike would leave
+    only the size to tell versions apart, and at an end most formats have a checksum, an index or a build's name.
+    0, or an errno.
     """
     cdef uint8_t[SHA256_DIGEST_LENGTH] digest
     cdef uint8_t[16 + 2 * HASHED_END] said
@@ -531,17 +546,16 @@ cdef bint etag_make(File *file, const stat_t *stat) noexcept nogil:
         time[0], time[1] = stat.st_mtim.tv_sec, stat.st_mtim.tv_nsec
         memset(said, 0, sizeof(said))            # a file that is cut meanwhile
         memcpy(said, time, sizeof(time))
-        if pread(file.body.fd, said + 16, HASHED_END, 0) < 0:
-            return False
-        if pread(file.body.fd, said + 16 + HASHED_END, HASHED_END, file.size - HASHED_END) < 0:
-            return False
+        if (read_at(file.body.fd, said + 16, HASHED_END, 0) < 0 or
+                read_at(file.body.fd, said + 16 + HASHED_END, HASHED_END, file.size - HASHED_END) < 0):
+            return errno
         hashed = SHA256(said, sizeof(said), digest)
     if hashed == NULL:
-        return False
+        return ENOMEM            # libcrypto's
     file.etag = Slice(&file.etag_text[0], snprintf(
         <char *>file.etag_text, MAX_ETAG, '"%016llx%016llx-%llx%s"', <unsigned long long>load_be64(digest),
         <unsigned long long>load_be64(digest + 8), <unsigned long long>file.size, ending_of(<Coding>file.coding)))
-    return True
+    return 0
 
 
 cdef Coding files_coding(Slice etag) noexcept nogil:
@@ -556,9 +570,11 @@ cdef Coding files_coding(Slice etag) noexcept nogil:
 
 
 cdef void file_warm(Files *f, File *file) noexcept nogil:
-    """Reads a file that is held open into memory. If it has become shorter, or memory is out, it stays as it is."""
-    cdef Block *block = block_read(file.body.fd, file.size)
-    if block == NULL or <int64_t>block.size < file.size:
+    """Reads a file that is held open into memory. If it has become shorter, or can't be read, it stays as it is."""
+    cdef Block *block
+    if block_read(file.body.fd, file.size, &block):
+        return
+    if <int64_t>block.size < file.size:
         block_unref(block)
         return
     f.bytes -= memory_of(file)
@@ -569,30 +585,47 @@ cdef void file_warm(Files *f, File *file) noexcept nogil:
     bounds_keep(f, file)
 
 
-cdef Block *block_read(int fd, size_t n) noexcept nogil:
-    """The first n bytes of a file, or as many as there are. NULL: memory is out."""
+cdef inline ssize_t read_at(int fd, uint8_t *to, size_t n, int64_t at) noexcept nogil:
+    """pread(2), whatever signals come."""
+    cdef ssize_t got = pread(fd, to, n, at)
+    while got < 0 and errno == EINTR:
+        got = pread(fd, to, n, at)
+    return got
+
+
+cdef int block_read(int fd, size_t n, Block **made) noexcept nogil:
+    """The first n bytes of a file, or as many as there are. 0, or an errno."""
     cdef Block *block = block_new(n)
     cdef ssize_t got
-    while block != NULL and block.size < n:
-        got = pread(fd, block.data + block.size, n - block.size, block.size)
-        if got <= 0:
+    cdef int fault
+    if block == NULL:
+        return ENOMEM
+    while block.size < n:
+        got = read_at(fd, block.data + block.size, n - block.size, block.size)
+        if got < 0:
+            fault = errno
+            block_unref(block)
+            return fault
+        if got == 0:
             break
         block.size += got
-    return block
+    made[0] = block
+    return 0
 
 
-cdef Block *body_of(int fd, const stat_t *stat) noexcept nogil:
-    """A small file's contents, or a larger one's descriptor, which the block then closes. NULL: memory is out."""
-    cdef Block *block
+cdef int body_of(int fd, const stat_t *stat, Block **made) noexcept nogil:
+    """A small file's contents, or a larger one's descriptor, which the block then closes. 0, or an errno."""
+    cdef int fault
     if stat.st_size > MAX_SMALL:
-        block = block_new(0)
-        if block != NULL:
-            block.fd = fd
-        return block
-    block = block_read(fd, stat.st_size)     # shorter than stat says, if it was cut since
-    if block != NULL:
+        made[0] = block_new(0)
+        if made[0] == NULL:
+            return ENOMEM
+        made[0].fd = fd
+        return 0
+    fault = block_read(fd, stat.st_size, made)           # shorter than stat says, if it was cut since
+    if fault == 0:
         close(fd)
-    return block
+    return fault
 
 
 # ---- the cache: buckets, ages and bounds ----

@@ -11,7 +11,7 @@ from libc.string cimport memset
 
 from c1m.accesslog cimport log_free, log_lost, log_new, log_take
 from c1m.buf cimport Slice
-from c1m.calls cimport call_list, call_note, call_upgrade, calls_release, handler_events, silent_events
+from c1m.calls cimport call_list, call_note, call_unreadable, call_upgrade, calls_release, handler_events, silent_events
 from c1m.deflate cimport DeflateSettings
 from c1m.files cimport (
     MAX_NAME, MAX_INDEX_NAMES, MAX_ROOTS, MediaType, files_forget, files_free, files_index, files_init, files_root, files_type,
@@ -95,6 +95,7 @@ cdef class Site(Application):
         p.http.owner, p.http.upgrade, p.http.list = &p.calls, call_upgrade, call_list
         p.http.head_timeout = self.timeout(head_timeout_ms)
         p.http.keep_alive_timeout = self.timeout(keep_alive_timeout_ms)
+        p.files.owner, p.files.unreadable = &p.calls, call_unreadable
         p.calls.app, p.calls.list = <void *>self, <void *>listing
         p.calls.ws, p.calls.hub, p.calls.files = &self.ws, &self.hub, &p.files
         p.files.files.default_type = MediaType(Slice(b"application/octet-stream", 24), False)

@@ -34,8 +34,13 @@ cdef struct Mount:               # a document root's place in the URL space, and
     int origins_n
     bint any_origin              # all of them may
 
+# What can't be read was asked for, and has its response; fault: an errno.
+ctypedef void (*unreadable_t)(void *owner, Exchange *x, int fault) noexcept nogil
+
 cdef struct Static:
     Files files
+    unreadable_t unreadable
+    void *owner                  # its first argument
     Mount *mounts[MAX_MOUNTS]    # the first that fits a request is its: by host, then any host, longest prefix first
     int mounts_n
 

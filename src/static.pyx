@@ -12,7 +12,8 @@ from libc.string cimport memchr, memcmp, memcpy
 from c1m.buf cimport Block, Slice, block_copy, put, put_number, put_text
 from c1m.coding cimport BROTLI, GZIP, IDENTITY, Coding
 from c1m.files cimport (
-    FILE_BUSY, FILE_DIRECTORY, FILE_FOUND, MAX_NAME, MAX_PATH, File, FindResult, files_coding, files_find, files_keep,
+    FILE_BUSY, FILE_DIRECTORY, FILE_FAILED, FILE_FOUND, MAX_NAME, MAX_PATH, File, FindResult, files_coding,
+    files_find, files_keep,
 )
 from c1m.http cimport (
     ACCEPT_ENCODING, GET, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, ORIGIN, RANGE,
@@ -126,6 +127,8 @@ cdef StaticResult static_respond(Static *s, Exchange *x) noexcept nogil:
         respond_redirect(x)
     elif found == FILE_BUSY:
         respond_status(x, 503, b"")
+    elif found == FILE_FAILED:
+        respond_unreadable(s, x)
     else:
         return STATIC_LISTING if m.listing and below.at[below.n - 1] == c'/' else STATIC_ABSENT
     return STATIC_SENT
@@ -163,11 +166,16 @@ cdef void static_absent(Static *s, Exchange *x) noexcept nogil:
     """The single page, the root's 404.html, or a plain 404."""
     cdef const Mount *m = mount_find(s, x)
     cdef File *file = NULL
+    cdef FindResult found
     cdef uint8_t *to
     x.by_accept = m != NULL and m.single_page and not names_file(x.path)
     if x.by_accept and http_accepts(x.request, b"text/html") & 3 == ACCEPTS_NAMED:
-        if files_find(&s.files, m.root, Slice(b"/", 1), codings_of(m, x), x.out.r.now_ms, &file) == FILE_FOUND:
+        found = files_find(&s.files, m.root, Slice(b"/", 1), codings_of(m, x), x.out.r.now_ms, &file)
+        if found == FILE_FOUND:
             respond_file(s, x, m, file)
+            return
+        if found == FILE_FAILED:
+            respond_unreadable(s, x)
             return
     if m != NULL and files_find(&s.files, m.root, Slice(b"/404.html", 9), 0, x.out.r.now_ms, &file) == FILE_FOUND:
         to = put_type(head_begin(x, 404, 0), m, file)
@@ -176,6 +184,12 @@ cdef void static_absent(Static *s, Exchange *x) noexcept nogil:
             send_range(x, file, ByteRange(0, file.size - 1))
         return
     respond_status(x, 404, b"")
+
+
+cdef void respond_unreadable(Static *s, Exchange *x) noexcept nogil:
+    """500, and a line in the log: the file may be there, but the disk or the network does not give it."""
+    respond_status(x, 500, b"")
+    s.unreadable(s.owner, x, s.files.fault)
 
 
 cdef bint names_file(Slice path) noexcept nogil:

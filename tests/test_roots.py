@@ -1096,7 +1096,8 @@ def test_a_prefix_without_its_slash_is_redirected(tmp_path):
 ])
 def test_mime_types(tmp_path, name, kind):
     write(tmp_path, [name])
-    mine = {"foo-xml": "text/x-own+xml", "geojson": "application/geo+json", ".TXT": "text/x-own", "foo": "text/plain; charset=latin-1"}
+    mine = {"foo-xml": "text/x-own+xml"}
+    mine |= {"geojson": "application/geo+json", ".TXT": "text/x-own", "foo": "text/plain; charset=latin-1"}
     with serving(tmp_path, mime_types=mine) as port:
         assert get(port, f"/{name}")["Content-Type"] == kind
 
