@@ -29,7 +29,7 @@ cdef enum Method:
     HEAD
     OPTIONS
     CONNECT
-    OTHER_METHOD                 # another that RFC 9110 or 5789 defines: 405
+    OTHER_METHOD                 # another of IANA's registry: 405
     UNKNOWN_METHOD               # 501; with HTTP_FAIL, also one that could not be read
 
 cdef enum HttpKind:              # what http_next or http_response_next found

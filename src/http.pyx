@@ -96,7 +96,7 @@ Strictness of responses:
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcmp
+from libc.string cimport memcmp, strchr
 
 from c1m.buf cimport (
     CLASS, DIGIT, HEX, HOST, TARGET, TOKEN, Slice, find_control, hex_value, put_text, same_letters,
@@ -111,6 +111,13 @@ cdef enum:
     SAW_WEBSOCKET = 1 << 11      # named by Upgrade
 
 static_assert(sizeof(HttpParser) == 16)
+
+# https://www.iana.org/assignments/http-methods, but for those of method_of; each with a space behind it.
+cdef const char *REGISTERED = (
+    b"ACL BASELINE-CONTROL BIND CHECKIN CHECKOUT COPY LABEL LINK LOCK MERGE MKACTIVITY MKCALENDAR MKCOL MKREDIRECTREF "
+    b"MKWORKSPACE MOVE ORDERPATCH PROPFIND PROPPATCH QUERY REBIND REPORT SEARCH UNBIND UNCHECKOUT UNLINK UNLOCK UPDATE "
+    b"UPDATEREDIRECTREF VERSION-CONTROL "
+)
 
 
 # ---- requests ----
@@ -236,7 +243,19 @@ cdef inline Method method_of(const uint8_t *at, size_t n) noexcept nogil:
         return OTHER_METHOD
     if n == 6 and memcmp(at, b"DELETE", 6) == 0:
         return OTHER_METHOD
-    return UNKNOWN_METHOD
+    return OTHER_METHOD if is_registered(at, n) else UNKNOWN_METHOD
+
+
+cdef bint is_registered(const uint8_t *at, size_t n) noexcept nogil:
+    """Whether IANA's registry of methods has it. "PRI" stands there lest anybody use it (RFC 9113 section 3.4)."""
+    cdef const char *name = REGISTERED
+    cdef const char *end
+    while name[0]:
+        end = strchr(name, c' ')
+        if <size_t>(end - name) == n and memcmp(name, at, n) == 0:
+            return True
+        name = end + 1
+    return False
 
 
 cdef inline int target_parse(const uint8_t *at, const uint8_t *stop, HttpRequest *r) noexcept nogil:

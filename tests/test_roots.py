@@ -1142,7 +1142,10 @@ def test_rfc9110_9_3_7_options(tmp_path, target):
         assert http.answer().body == b"a.txt"
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "TRACE"])
+@pytest.mark.parametrize("method", [
+    "POST", "PUT", "PATCH", "DELETE", "TRACE", "PROPFIND", "PROPPATCH", "MKCOL", "COPY", "MOVE", "LOCK", "UNLOCK",
+    "ACL", "QUERY", "REPORT", "SEARCH", "VERSION-CONTROL", "BASELINE-CONTROL", "UPDATEREDIRECTREF",
+])
 @pytest.mark.parametrize("target", ["/a.txt", "/missing", "/dir/"])
 def test_rfc9110_15_5_6_405_says_what_is_allowed(tmp_path, method, target):
     write(tmp_path, ["a.txt"])
@@ -1154,7 +1157,7 @@ def test_rfc9110_15_5_6_405_says_what_is_allowed(tmp_path, method, target):
 
 def test_rfc9110_9_1_methods_have_their_case_and_others_are_not_implemented(tmp_path):
     with serving(tmp_path) as port, Http(port) as http:
-        for method in ("get", "Get", "PROPFIND", "X", "GETX"):
+        for method in ("get", "Get", "propfind", "PROPFINDX", "PROPFIN", "X", "GETX", "PRI"):
             assert http.get("/", method=method).status == 501
 
 
@@ -1208,7 +1211,7 @@ CHUNKED_BODY = b"5;name=value\r\nGET /\r\n0\r\nTrailer: x\r\n\r\n"
     ("GET", ["Transfer-Encoding: chunked"], CHUNKED_BODY, 200),
     ("HEAD", ["Transfer-Encoding: chunked"], CHUNKED_BODY, 200),
     ("OPTIONS", ["Transfer-Encoding: chunked"], CHUNKED_BODY, 204),
-    ("PROPFIND", ["Transfer-Encoding: chunked"], CHUNKED_BODY, 501),
+    ("PROPFIND", ["Transfer-Encoding: chunked"], CHUNKED_BODY, 405),
     ("POST", ["Content-Length: 18"], b"GET / HTTP/1.1\r\n\r\n", 405),
     ("GET", ["Content-Length: 18"], b"GET / HTTP/1.1\r\n\r\n", 200),
     ("POST", ["Transfer-Encoding: chunked"], b"fff00\r\n" + b"x" * 0xFFF00 + b"\r\n0\r\n\r\n", 405),

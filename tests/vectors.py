@@ -443,8 +443,8 @@ HTTP_NORMAL: dict[str, tuple[bytes, Expected]] = {
         [{}, ("body", b"GET / HTTP/1.1\r\n\r\n")] * 2,
     ),
     "the methods that have a meaning": (
-        b"".join(head(line=name + b" / HTTP/1.1") for name in b"PUT POST PATCH TRACE DELETE MOVE".split()),
-        [{"method": "other"}] * 5 + [{"method": "unknown"}],
+        b"".join(head(line=name + b" / HTTP/1.1") for name in b"PUT POST PATCH TRACE DELETE MOVE move".split()),
+        [{"method": "other"}] * 6 + [{"method": "unknown"}],
     ),
     "opening handshake": (upgrade(b"/chat"), [{"path": b"/chat", "flags": {"keep-alive", "websocket"}}]),
     "opening handshake as Firefox writes it": (
