@@ -71,6 +71,9 @@ cdef enum HttpFlag:              # bits
     UNTIL_CLOSE = 32             # responses: the body ends with the connection
     SWITCHED = 64                # responses: what follows is no HTTP, but the protocol or tunnel that was asked for
 
+cdef enum:
+    ASKS_KEEP_ALIVE = 1 << 9     # HttpHead.options: Connection says keep-alive
+
 cdef enum HttpExpect:            # bits, of the request that a response is for
     FOR_HEAD = 1                 # its method was HEAD
     FOR_CONNECT = 2              # CONNECT

@@ -106,7 +106,6 @@ from c1m.buf cimport (
 cdef enum:
     LINE_OPEN = 1                # in place of a status: the line is not whole yet
     SAW_CLOSE = 1 << 8           # HttpHead.options: named by Connection
-    SAW_KEEP_ALIVE = 1 << 9      # likewise
     SAW_UPGRADE = 1 << 10        # likewise
     SAW_WEBSOCKET = 1 << 11      # named by Upgrade
 
@@ -685,7 +684,7 @@ cdef inline void options_read(HttpHead *h, const Field *field) noexcept nogil:
         elif http_is_word(item, b"close"):
             h.options |= SAW_CLOSE
         elif http_is_word(item, b"keep-alive"):
-            h.options |= SAW_KEEP_ALIVE
+            h.options |= ASKS_KEEP_ALIVE
         elif http_is_word(item, b"upgrade"):
             h.options |= SAW_UPGRADE
 
@@ -693,7 +692,7 @@ cdef inline void options_read(HttpHead *h, const Field *field) noexcept nogil:
 cdef inline uint32_t connection_flags(const HttpHead *h, uint8_t minor) noexcept nogil:
     """KEEP_ALIVE and WANTS_WEBSOCKET, by Connection and Upgrade (RFC 9112 section 9.3, RFC 9110 section 7.8)."""
     cdef uint32_t flags = 0
-    if not h.options & SAW_CLOSE and (minor >= 1 or h.options & SAW_KEEP_ALIVE):
+    if not h.options & SAW_CLOSE and (minor >= 1 or h.options & ASKS_KEEP_ALIVE):
         flags = KEEP_ALIVE
     if minor >= 1 and h.options & SAW_UPGRADE and h.options & SAW_WEBSOCKET:
         flags |= WANTS_WEBSOCKET

@@ -88,13 +88,14 @@ cdef int http_ranges(const HttpRequest *r, Slice etag, int64_t mtime, int64_t si
 
     They are in the order asked for.
     0: send it all, for there is no Range, or it is malformed or in another unit, or If-Range does not hold, or the
-    ranges are more than MAX_RANGES or together longer than the whole (RFC 9110 section 17.15).
+    ranges are more than MAX_RANGES or together longer than the whole (RFC 9110 section 17.15), or that is empty: who
+    asks for it "from 0 on" has all of it, and is not refused.
     -1: none of it can be satisfied, 416.
     """
     cdef Slice rest, item
     cdef int count = 0, kind, refused = 0
     cdef int64_t total = 0
-    if not has(r, RANGE) or twice(r, RANGE):
+    if not has(r, RANGE) or twice(r, RANGE) or size == 0:
         return 0
     if has(r, IF_RANGE) and not if_range_holds(r, etag, mtime):
         return 0

@@ -16,7 +16,7 @@ from c1m.files cimport (
     files_find, files_keep,
 )
 from c1m.http cimport (
-    ACCEPT_ENCODING, GET, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, ORIGIN, RANGE,
+    ACCEPT_ENCODING, ASKS_KEEP_ALIVE, GET, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, ORIGIN, RANGE,
     HttpRequest, has, http_escape, twice, value_of,
 )
 from c1m.linux cimport fnmatch
@@ -249,11 +249,13 @@ cdef void respond_whole(Static *s, Exchange *x, const Mount *m, File *file) noex
             return
     x.length = file.size
     if x.keep and x.request.minor and x.origin.n == 0 and not (x.by_origin or x.by_accept):
-        to = conn_reserve(x.out.r, x.c, head.size + copied)
+        to = conn_reserve(x.out.r, x.c, head.size + 24 + copied)
         memcpy(to, head.data, head.size)
         memcpy(to + DATE_AT, response_date(x.out), DATE_SIZE)
         head_count(x, 200)
         to += head.size
+        if x.request.head.options & ASKS_KEEP_ALIVE:
+            to = put_text(to - 2, b"Connection: keep-alive\r\n\r\n")   # 24 bytes more
     else:
         to = head_begin(x, 200, head.size + copied)
         to = put(to, head.data + before, head.size - before)

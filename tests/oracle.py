@@ -562,7 +562,7 @@ def selected(fields: Fields, etag: bytes, mtime: int, size: int) -> list[tuple[i
     """What Range and If-Range select (RFC 9110 sections 13.1.5, 14.1.2, 14.2): [] is all, None is a 416."""
     ranges, conditions = values(fields, b"range"), values(fields, b"if-range")
     found = RANGE.fullmatch(ranges[0]) if len(ranges) == 1 else None
-    if not found:
+    if not found or size == 0:
         return []
     if conditions:
         condition, strong = conditions[0], not etag.startswith(b"W/")
@@ -572,7 +572,7 @@ def selected(fields: Fields, etag: bytes, mtime: int, size: int) -> list[tuple[i
     spans: list[tuple[int, int]] = []
     items = listed(found[1])
     for item in items:
-        if len(spans) == 16:
+        if len(spans) == 32:
             return []
         span = SPAN.fullmatch(item)
         if not span:

@@ -321,7 +321,7 @@ def parts_of(answer):
     [(0, 99), (50, 149)],                    # overlapping
     [(10, 19), (10, 19)],
     [(0, 999), (1000, 1999)],                # all of the small one
-    [(1, 1)] * 16,
+    [(1, 1)] * 32,
 ])
 @pytest.mark.parametrize(("name", "data"), [("small", SMALL), ("large", LARGE)])
 def test_rfc9110_15_3_7_2_several_ranges(ranged, name, data, asked):
@@ -350,7 +350,7 @@ def test_rfc9110_14_2_what_cannot_be_satisfied_is_left_out(ranged):
     assert (none.status, none["Content-Range"]) == (416, "bytes */2000")
 
 
-@pytest.mark.parametrize("value", ["0-,0-", "0-1999,0-0", ",".join(["0-0"] * 17), "-2000,-1"])
+@pytest.mark.parametrize("value", ["0-,0-", "0-1999,0-0", ",".join(["0-0"] * 33), "-2000,-1"])
 def test_rfc9110_17_15_ranges_that_are_an_attack_get_the_whole(ranged, value):
     answer = get(ranged, "/small.txt", f"Range: bytes={value}")
     assert (answer.status, answer.body) == (200, SMALL)
@@ -1088,6 +1088,23 @@ def test_a_prefix_without_its_slash_is_redirected(tmp_path):
     ("a.kar", "audio/midi"),
     ("a.asx", "video/x-ms-asf"),
     ("a.svgz", "application/octet-stream"),  # it would have to say that it is compressed
+    ("a.pmtiles", "application/vnd.pmtiles"),
+    ("a.deb", "application/vnd.debian.binary-package"),
+    ("a.fgb", "application/vnd.flatgeobuf"),
+    ("a-1.0-py3-none-any.whl", "application/zip"),
+    ("a.ttl", "text/turtle; charset=utf-8"),
+    ("a.xslt", "application/xslt+xml"),
+    ("a.ttml", "application/ttml+xml"),
+    ("a.ktx2", "image/ktx2"),
+    ("a.arrow", "application/vnd.apache.arrow.file"),
+    ("a.mvt", "application/vnd.mapbox-vector-tile"),
+    ("a.pkpass", "application/vnd.apple.pkpass"),
+    ("a.plist", "application/x-plist"),
+    ("a.wgsl", "text/wgsl; charset=utf-8"),
+    ("a.obj", "model/obj"),
+    ("a.mtl", "model/mtl"),
+    ("a.m4s", "video/iso.segment"),
+    ("a.vcf", "text/vcard; charset=utf-8"),
     ("a.unheard-of", "application/octet-stream"),
     ("A.HTML", "text/html; charset=utf-8"),
     ("a.geojson", "application/geo+json"),   # from here on by mime_types
