@@ -18,7 +18,7 @@ class Site(Application):
         cache_files: int,
         cache_bytes: int,
         mime_types: dict[bytes, tuple[bytes, bool]],
-        listing: Callable[[int, int, bytes, bool, int], bytes],
+        listing: Callable[[int, int, bytes, bool, int], tuple[bytes, bytes]],
     ) -> None: ...
     def mount(
         self,

@@ -563,6 +563,33 @@ def test_rfc9110_5_3_accept_in_two_fields_is_one_list(listed):
     assert answer["Content-Type"] == "application/json"
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_rfc9110_13_1_2_a_listing_that_has_not_changed_is_304(tmp_path, method):
+    write(tmp_path, ["d/a.txt"])
+    tags = set()
+    with serving(Root(tmp_path, listing=True, headers={"A": "b"}, cors="*")) as port, Http(port) as http:
+        for accept in ("text/html", "application/json"):
+            fields = ["Origin: https://a.example", f"Accept: {accept}"]
+            answer = http.get("/d/", *fields, method=method)
+            tag = answer["ETag"]
+            assert not tag.startswith("W/")
+            assert "Last-Modified" not in answer
+            tags.add(tag)
+            for condition in (f"If-None-Match: {tag}", f"If-None-Match: W/{tag}", "If-None-Match: *"):
+                again = http.get("/d/", *fields, condition, method=method)
+                assert (again.status, again.body) == (304, b"")
+                kept = [field for field in no_date(answer) if field[0] not in ("Content-Type", "Content-Length")]
+                assert no_date(again) == kept
+            assert http.get("/d/", *fields, 'If-None-Match: "x"', method=method).status == 200
+            assert http.get("/d/", *fields, 'If-Match: "x"', method=method).status == 412
+            assert http.get("/d/", *fields, f"If-Match: {tag}", method=method).status == 200
+            assert http.get("/d/", *fields, "If-Modified-Since: Sun, 06 Nov 2094 08:49:37 GMT", method=method).status == 200
+        assert len(tags) == 2
+        write(tmp_path, ["d/b.txt"])
+        until(lambda: http.get("/d/", f"If-None-Match: {tag}", "Accept: application/json", method=method).status == 200,
+              "the change to be seen")
+
+
 def test_a_listing_is_as_fresh_as_a_file(tmp_path):
     with serving(Root(tmp_path, listing=True)) as port:
         assert listing(port, "/") == []
@@ -589,7 +616,7 @@ def test_a_listing_is_made_once_a_second_for_each_way_to_see_it(tmp_path):
         before = [listings.page(*way, 5000) for way in ways]
         write(tmp_path, ["one/new", "two/new"])
         assert [listings.page(*way, 5999) for way in ways] == before
-        after = [listings.page(*way, 6000) for way in ways]
+        after = [listings.page(*way, 6000)[0] for way in ways]
         assert all(b"new" in text for text in after)
         assert after == [page(*way) for way in ways]
 
@@ -600,8 +627,8 @@ def test_few_listings_are_remembered(tmp_path):
         for i in range(17):
             listings.page(top, -1, b"/%d/" % i, False, 5000)
         write(tmp_path, ["new"])
-        assert b"new" not in listings.page(top, -1, b"/1/", False, 5000)
-        assert b"new" in listings.page(top, -1, b"/0/", False, 5000)
+        assert b"new" not in listings.page(top, -1, b"/1/", False, 5000)[0]
+        assert b"new" in listings.page(top, -1, b"/0/", False, 5000)[0]
 
 
 @pytest.mark.parametrize(("entries", "shown"), [(MOST, MOST), (MOST + 1, MOST)])
