@@ -30,6 +30,8 @@ with tempfile.TemporaryDirectory() as directory:
         charset="utf-8",
         # Sites whose scripts may read the files; "*" for any.
         cors=["https://example.org"],
+        # Takes %2F in a path for a slash, as npm writes it. A proxy in front may see another path then.
+        escaped_slashes=False,
         # Follows symbolic links, even out of the directory. Only where nobody else can make any.
         follow_symlinks=False,
     )

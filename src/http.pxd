@@ -127,7 +127,7 @@ cdef struct HttpRequest:         # slices point into the bytes given to http_nex
     uint8_t minor                # HTTP/1.minor
     uint32_t flags               # HttpFlag
     Slice line                   # the request line as it came; if incomplete, what precedes a control character
-    Slice path                   # still escaped; every escape is well-formed, none is NUL or a slash
+    Slice path                   # still escaped; every escape is well-formed, none is NUL
     bint plain_path              # it has no escape, no "//" and no "/.": http_resolve would not change it
     Slice query                  # without its question mark
     Slice host
@@ -153,6 +153,7 @@ cdef size_t http_response_next(
 ) noexcept nogil
 cdef HttpEnd http_response_end(const HttpParser *p, size_t n) noexcept nogil
 cdef size_t http_resolve(Slice path, uint8_t *to) noexcept nogil
+cdef bint http_has_escaped_slash(Slice path) noexcept nogil
 cdef uint8_t *http_escape(uint8_t *to, Slice path) noexcept nogil
 
 

@@ -41,7 +41,8 @@ Strictness of requests:
   two spaces, tab, trailing space in it      9112 3      400
   method not a token                         9110 9.1    400
   target not visible ASCII, or with #        9112 3.2    400
-  %-escape malformed, of NUL or of a slash   3986 2.1    400 (in the path)
+  %-escape malformed or of NUL               3986 2.1    400 (in the path)
+  %-escape of a slash                        3986 2.2    read; http_has_escaped_slash tells, and httpconn has 400
   absolute-form                              9112 3.2.2  served; its authority stands in for Host
   asterisk-form                              9112 3.2.4  OPTIONS only, else 400
   authority-form                             9112 3.2.3  CONNECT only, else 400
@@ -295,7 +296,7 @@ cdef inline int target_parse(const uint8_t *at, const uint8_t *stop, HttpRequest
             if at[0] == c'%':
                 if not escape_ok(at, stop):
                     return 400
-                if (at[1] == c'0' and at[2] == c'0') or (at[1] == c'2' and at[2] | 0x20 == c'f'):
+                if at[1] == c'0' and at[2] == c'0':
                     return 400
                 r.plain_path = False
             elif at[0] == c'/' and at[1] & 0xFE == c'.':      # a dot or a slash follows; stop can be read
@@ -877,6 +878,15 @@ cdef size_t http_resolve(Slice path, uint8_t *to) noexcept nogil:
             n += 1
         name = n
         i += 1
+
+
+cdef bint http_has_escaped_slash(Slice path) noexcept nogil:
+    """Whether a request's path has a slash in it that is written as "%2F", and that http_resolve takes for one."""
+    cdef size_t i
+    for i in range(path.n):
+        if path.at[i] == c'%' and path.at[i + 1] == c'2' and path.at[i + 2] | 0x20 == c'f':
+            return True
+    return False
 
 
 cdef uint8_t *http_escape(uint8_t *to, Slice path) noexcept nogil:

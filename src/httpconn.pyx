@@ -17,7 +17,8 @@ from c1m.buf cimport Slice
 from c1m.handshake cimport Handshake, handshake_check, handshake_head
 from c1m.http cimport (
     AT_HEAD, CHUNKED, EXPECT_CONTINUE, EXPECT_UNKNOWN, GET, HEAD, HTTP_BODY, HTTP_FAIL, HTTP_MORE, KEEP_ALIVE, OPTIONS,
-    UNKNOWN_METHOD, WANTS_WEBSOCKET, HttpParser, HttpRequest, http_next, http_resolve,
+    UNKNOWN_METHOD, WANTS_WEBSOCKET, HttpParser, HttpRequest, http_has_escaped_slash, http_next,
+    http_resolve,
 )
 from c1m.reactor cimport (
     Conn, Protocol, Reactor, conn_close, conn_deadline, conn_ending, conn_finish, conn_reserve, protocol_add,
@@ -27,7 +28,7 @@ from c1m.response cimport (
     respond_not_allowed, respond_options, respond_status, respond_upgrade_required,
 )
 from c1m.static cimport (
-    STATIC_ABSENT, STATIC_LISTING, Static, StaticResult, mount_find, static_absent, static_respond,
+    STATIC_ABSENT, STATIC_LISTING, Mount, Static, StaticResult, mount_find, static_absent, static_respond,
 )
 from c1m.wsconn cimport WsServer, wsconn_open, wsconn_readable, wsconn_shutdown
 
@@ -136,7 +137,14 @@ cdef void respond(HttpServer *h, Conn *c) noexcept nogil:
     x.keep = r.flags & KEEP_ALIVE and not h.r.shutting_down
     if r.flags & EXPECT_CONTINUE and (r.content_length or r.flags & CHUNKED):
         x.keep = False           # no route takes a body, and the client may or may not send this one now
-    x.path = r.path if r.plain_path else Slice(&h.path[0], http_resolve(r.path, h.path))
+    if r.plain_path:
+        x.path = r.path
+    else:
+        x.path = Slice(&h.path[0], http_resolve(r.path, h.path))
+        if http_has_escaped_slash(r.path) and not takes_escaped_slashes(h, &x):
+            x.keep = False
+            respond_failure(&x, 400)
+            return
     if (r.method == GET or r.method == HEAD) and not r.flags & (EXPECT_UNKNOWN | WANTS_WEBSOCKET):
         respond_get(h, &x)
     else:
@@ -146,6 +154,13 @@ cdef void respond(HttpServer *h, Conn *c) noexcept nogil:
     if not x.keep and c.protocol != h.ws.protocol:
         # A client that has not said that it closes may be sending more.
         conn_finish(h.r, c, r.content_length or r.flags & (CHUNKED | KEEP_ALIVE))
+
+
+cdef bint takes_escaped_slashes(HttpServer *h, Exchange *x) noexcept nogil:
+    """Whether a slash in the path may be written as "%2F", which is not the same (RFC 3986 section 2.2): a proxy's rules
+    for paths may not have seen it."""
+    cdef const Mount *m = mount_find(h.files, x)
+    return m != NULL and m.escaped_slashes
 
 
 cdef inline void respond_get(HttpServer *h, Exchange *x) noexcept nogil:

@@ -275,6 +275,12 @@ class RootOptions(Options):
         """origins whose scripts may read the answers and all their fields (CORS), such as
         ``"https://example.org"``, or ``"*"`` for any""",
     )
+    escaped_slashes: bool = option(
+        False,
+        Switch(),
+        """take ``%2F`` in a path for a slash, as npm, pnpm and yarn write ``/@scope%2Fname``; else it gets 400. Not
+        behind a proxy that guards some paths and does not take it for one, too""",
+    )
     follow_symlinks: bool = option(False, Switch(), "follow symbolic links out of the directory, too")
 
     def check_together(self) -> None:

@@ -36,6 +36,7 @@ class Root:
     headers: Mapping[str, str | None] = field(default_factory=dict)
     charset: str | None = "utf-8"
     cors: str | Iterable[str] = ()
+    escaped_slashes: bool = False
     follow_symlinks: bool = False
 
     def __post_init__(self) -> None:

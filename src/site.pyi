@@ -34,6 +34,7 @@ class Site(Application):
         listing: bool,
         spa: bool,
         sidecars: bool,
+        escaped_slashes: bool,
         follow_symlinks: bool,
     ) -> None: ...
     def route(

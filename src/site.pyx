@@ -151,7 +151,7 @@ cdef class Site(Application):
             log_lost(self.parts.http.out.log, lines)
 
     def mount(self, bytes host, bytes prefix, path, *, index, cache, bytes headers, bytes charset, cors, bint listing,
-              bint spa, bint sidecars, bint follow_symlinks):
+              bint spa, bint sidecars, bint escaped_slashes, bint follow_symlinks):
         """Serves a directory below a URL prefix ("" or "/assets"), on a host or, if that is empty, on any.
 
         index: names that stand for their directory. cache: (pattern, value of Cache-Control) pairs. headers: whole
@@ -178,7 +178,7 @@ cdef class Site(Application):
         m.host = Slice(host, len(host))
         m.prefix = Slice(prefix, len(prefix))
         m.root = root
-        m.listing, m.single_page, m.sidecars = listing, spa, sidecars
+        m.listing, m.single_page, m.sidecars, m.escaped_slashes = listing, spa, sidecars, escaped_slashes
         m.fields = Slice(headers, len(headers))
         m.charset = Slice(charset, len(charset))
         m.own_fields = m.charset.n + m.fields.n + max([len(value) for _, value in cache], default=0) + max(map(len, cors), default=0)

@@ -24,6 +24,7 @@ cdef struct Mount:               # a document root's place in the URL space, and
     int root
     bint listing                 # list directories that have no index
     bint single_page             # send the root's index where nothing is found
+    bint escaped_slashes         # take "%2F" for a slash; else it is refused
     bint sidecars                # look for name.zst, name.br, name.gz
     Slice charset                # a parameter of text's media type, with what precedes it; empty for none
     Slice fields                 # whole header lines for every file

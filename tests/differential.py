@@ -346,8 +346,8 @@ DEFENDED = [
         "RFC 9112 §3.2 has neither in a target and asks for 400; proxies differ in what they make of them",
     ),
     Defence(
-        r"^framing: %-escape malformed.*: slash|%2f",
-        "`%2F` in the path", "taken for a slash", "400, closed",
+        r"^framing: %-escape of a slash|%2f",
+        "`%2F` in the path", "taken for a slash", "400, closed, unless the root has `escaped_slashes`",
         "RFC 3986 §2.2: it is not the same as a slash, so a proxy's rules for paths do not see it as one",
     ),
     Defence(

@@ -185,7 +185,7 @@ IPV6 = b"|".join(line % {b"h": H16, b"ls32": LS32} for line in (
 LITERAL = rb"\[(?:%s|[Vv][0-9A-Fa-f]+\.(?:%s|:)+)\]" % (IPV6, PLAIN)
 HOST = re.compile(rb"(?:(?:%s|(?:%s|%%[0-9A-Fa-f]{2})+)(?::\d*)?)?" % (LITERAL, PLAIN))
 HOST_AND_PORT = re.compile(rb"(.+):\d+")
-ORIGIN = re.compile(rb"((?:[^%?]|%(?!00|2[Ff])[0-9A-Fa-f]{2})*)(?:\?(.*))?")
+ORIGIN = re.compile(rb"((?:[^%?]|%(?!00)[0-9A-Fa-f]{2})*)(?:\?(.*))?")
 ABSOLUTE = re.compile(rb"(?:(?i:https?)://([^/?:][^/?]*))(.*)")
 QUOTED = rb'"(?:[\t !\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*"'
 EXTENSION = rb"[ \t]*;[ \t]*%s(?:[ \t]*=[ \t]*(?:%s|%s))?" % (TOKEN, TOKEN, QUOTED)
@@ -479,10 +479,10 @@ def listed(value: bytes) -> list[bytes]:
 
 
 def resolved(path: bytes) -> bytes:
-    """A path without escapes, empty names and dot segments (RFC 3986 section 5.2.4); "/.." if it leads too far up."""
+    """A path without escapes, of slashes too, empty names and dot segments (RFC 3986 section 5.2.4); "/.." if it leads too far up."""
     if not path.startswith(b"/"):
         return unquote_to_bytes(path)
-    every, names = [unquote_to_bytes(name) for name in path.split(b"/")], []
+    every, names = unquote_to_bytes(path).split(b"/"), []
     for name in every:
         if name == b"..":
             if not names:

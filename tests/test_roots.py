@@ -1005,6 +1005,36 @@ def test_rfc8615_well_known_is_served_and_other_dot_names_are_not(tmp_path):
         assert [entry["name"] for entry in listing(port, "/.well-known/%2e%2e/d/")] == []
 
 
+def test_escaped_slashes(tmp_path):
+    write(tmp_path, {"@scope/name/index.html": "package", "@scope/name/a.txt": "a", "secret.txt": "s"})
+    roots = {"/": tmp_path, "/npm": Root(tmp_path, escaped_slashes=True)}
+    with serving(roots, websocket="/ws/x") as port:
+        for target, status, body in [
+            ("/npm/@scope%2fname/", 200, b"package"), ("/npm/@scope%2Fname%2fa.txt", 200, b"a"),
+            ("/npm/%40scope%2f%2Fname//a.txt", 200, b"a"), ("/npm%2f@scope/name/a.txt", 200, b"a"),
+            ("/npm/@scope%2fname%2f..%2f%2e%2e%2fsecret.txt", 200, b"s"), ("/npm/%2f..%2f..%2f..%2fx", 400, None),
+            ("/npm/x%2F.hidden", 404, None), ("/npm/..%2fsecret.txt", 400, None),    # leads out of its root to the other
+            ("/@scope%2fname/", 400, None), ("/@scope%2Fname/a.txt", 400, None), ("/x%2fy", 400, None),
+            ("/npm/%252f", 404, None), ("/@scope%252fname/a.txt", 404, None), ("/ws%2fx", 400, None),
+            ("http://test/@scope%2fname/", 400, None),
+        ]:
+            with Http(port) as http:
+                answer = http.get(target)
+                assert (answer.status, answer.body) == (status, answer.body if body is None else body), target
+                if status == 400:
+                    assert answer["Connection"] == "close"
+                    assert http.drained() == 0
+                else:
+                    assert http.get("/secret.txt").body == b"s"
+        redirect = get(port, "/npm/@scope%2fname?q")
+        assert (redirect.status, redirect["Location"]) == (301, "@scope%2fname/?q")
+        url = urllib.parse.urljoin("/npm/@scope%2fname?q", redirect["Location"])
+        assert get(port, url).body == b"package"
+        with Http(port) as http:
+            http.send(request("/@scope%2fname/") + request("/secret.txt"))
+            assert http.rest().count(b"HTTP/1.1 ") == 1
+
+
 def test_follow_symlinks(tmp_path):
     root = write(tmp_path / "root", ["a.txt"])
     write(tmp_path, ["outside/b.txt"])

@@ -141,15 +141,17 @@ HTTP: dict[str, dict[str, tuple[bytes, Expected]]] = {
             head(line=b"GET /[a]|^`{}\"<>\\?{\"q\":1} HTTP/1.1"),
             [{"path": b"/[a]|^`{}\"<>\\", "query": b"{\"q\":1}"}]),
     },
-    "%-escape malformed, of NUL or of a slash": {
+    "%-escape of a slash": {
+        "slash": (head(line=b"GET /a%2Fb HTTP/1.1"), [{"path": b"/a%2Fb", "resolved": b"/a/b"}]),
+        "in small letters, and with dots": (head(line=b"GET /a%2f%2fb%2f..%2F HTTP/1.1"), [{"resolved": b"/a/"}]),
+    },
+    "%-escape malformed or of NUL": {
         "cut short": (head(line=b"GET /%2 HTTP/1.1"), 400),
         "percent alone": (head(line=b"GET /% HTTP/1.1"), 400),
         "cut short by the query": (head(line=b"GET /%2?0 HTTP/1.1"), 400),
         "not hexadecimal": (head(line=b"GET /%2g HTTP/1.1"), 400),
         "not hexadecimal either": (head(line=b"GET /%g2 HTTP/1.1"), 400),
         "NUL": (head(line=b"GET /a%00b HTTP/1.1"), 400),
-        "slash": (head(line=b"GET /a%2Fb HTTP/1.1"), 400),
-        "slash in small letters": (head(line=b"GET /a%2fb HTTP/1.1"), 400),
         "in absolute-form": (head(line=b"GET http://a/%zz HTTP/1.1"), 400),
         "any other": (head(line=b"GET /%41%c3%A9%2e%25%5C HTTP/1.1"), [{"resolved": "/Aé.%\\".encode()}]),
         "anything in the query": (head(line=b"GET /?%00%2f%zz% HTTP/1.1"), [{"query": b"%00%2f%zz%"}]),
