@@ -21,7 +21,7 @@ from c1m.http cimport (
     http_resolve,
 )
 from c1m.reactor cimport (
-    Conn, Protocol, Reactor, conn_close, conn_deadline, conn_ending, conn_finish, conn_reserve, protocol_add,
+    Conn, Protocol, Reactor, conn_deadline, conn_ending, conn_finish, conn_reserve, protocol_add,
 )
 from c1m.response cimport (
     MAX_HEAD, Exchange, exchange_begin, exchange_done, exchange_log, head_count, head_end, respond_failure,
@@ -157,8 +157,8 @@ cdef void respond(HttpServer *h, Conn *c) noexcept nogil:
 
 
 cdef bint takes_escaped_slashes(HttpServer *h, Exchange *x) noexcept nogil:
-    """Whether a slash in the path may be written as "%2F", which is not the same (RFC 3986 section 2.2): a proxy's rules
-    for paths may not have seen it."""
+    """Whether a slash in the path may be written as "%2F", which is not the same (RFC 3986 section 2.2): a proxy's
+    rules for paths may not have seen it."""
     cdef const Mount *m = mount_find(h.files, x)
     return m != NULL and m.escaped_slashes
 

@@ -85,7 +85,7 @@ cdef uint8_t *response_head(uint8_t *to, int status, const uint8_t *date) noexce
 
 
 cdef inline uint8_t *response_connection(uint8_t *to, const HttpRequest *r, bint keep) noexcept nogil:
-    """Connection, where it has to be said: HTTP/1.1 keeps by default, 1.0 does not, and some who ask for it do not know."""
+    """Connection, where it has to be said: HTTP/1.1 keeps by default, 1.0 does not, and who asks is told."""
     if not keep:
         return put_text(to, b"Connection: close\r\n")
     return put_text(to, b"Connection: keep-alive\r\n") if r.minor == 0 or r.head.options & ASKS_KEEP_ALIVE else to

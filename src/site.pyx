@@ -14,7 +14,8 @@ from c1m.buf cimport Slice
 from c1m.calls cimport call_list, call_note, call_unreadable, call_upgrade, calls_release, handler_events, silent_events
 from c1m.deflate cimport DeflateSettings
 from c1m.files cimport (
-    MAX_NAME, MAX_INDEX_NAMES, MAX_ROOTS, MediaType, files_forget, files_free, files_index, files_init, files_root, files_type,
+    MAX_NAME, MAX_INDEX_NAMES, MAX_ROOTS, MediaType, files_forget, files_free, files_index, files_init, files_root,
+    files_type,
 )
 from c1m.httpconn cimport http_server_init
 from c1m.mailbox cimport mailbox_free, mailbox_init, mailbox_run
@@ -76,7 +77,8 @@ cdef class Site(Application):
     write_timeout_ms, head_timeout_ms, keep_alive_timeout_ms: how long, in milliseconds, queued output may wait for the
     client, a request may take to come whole, a connection may idle between requests. cache_files, cache_bytes: bounds of
     the cache. mime_types: media types by extension without its dot, as bytes, each with whether a charset is
-    said of it. listing: makes the page that lists a directory, as c1m.listing.Listings.page does. Raises MemoryError, OSError, ValueError.
+    said of it. listing: makes the page that lists a directory, as c1m.listing.Listings.page does. Raises MemoryError,
+    OSError, ValueError.
     """
 
     def __cinit__(self, *, int64_t write_timeout_ms, head_timeout_ms, keep_alive_timeout_ms, int cache_files,
@@ -155,7 +157,8 @@ cdef class Site(Application):
         """Serves a directory below a URL prefix ("" or "/assets"), on a host or, if that is empty, on any.
 
         index: names that stand for their directory. cache: (pattern, value of Cache-Control) pairs. headers: whole
-        header lines. charset: of text, b"" to say none. cors: origins that may read the responses, b"*" for any. The rest as c1m.Root has it.
+        header lines. charset: of text, b"" to say none. cors: origins that may read the responses, b"*" for any. The
+        rest as c1m.Root has it.
         Raises OSError, ValueError.
         """
         cdef Mount *m
@@ -181,7 +184,8 @@ cdef class Site(Application):
         m.listing, m.single_page, m.sidecars, m.escaped_slashes = listing, spa, sidecars, escaped_slashes
         m.fields = Slice(headers, len(headers))
         m.charset = Slice(charset, len(charset))
-        m.own_fields = m.charset.n + m.fields.n + max([len(value) for _, value in cache], default=0) + max(map(len, cors), default=0)
+        m.own_fields = m.charset.n + m.fields.n
+        m.own_fields += max([len(value) for _, value in cache], default=0) + max(map(len, cors), default=0)
         for pattern, value in cache:
             m.rules[m.rules_n] = CacheRule(<bytes>pattern, Slice(<bytes>value, len(value)))
             m.rules_n += 1

@@ -16,8 +16,8 @@ from c1m.files cimport (
     files_find, files_keep,
 )
 from c1m.http cimport (
-    ACCEPT_ENCODING, ASKS_KEEP_ALIVE, GET, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, ORIGIN, RANGE,
-    HttpRequest, has, http_escape, twice, value_of,
+    ACCEPT_ENCODING, ASKS_KEEP_ALIVE, GET, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE,
+    ORIGIN, RANGE, HttpRequest, has, http_escape, twice, value_of,
 )
 from c1m.linux cimport fnmatch
 from c1m.reactor cimport conn_close, conn_commit, conn_reserve, conn_send

@@ -44,8 +44,8 @@ cdef inline ssize_t net_sendv(int fd, iovec *runs, int n, bint more) noexcept no
 
 
 cdef inline ssize_t net_sendfile(int fd, int file, int64_t at, size_t n) noexcept nogil:
-    """The same of n bytes of a file, or NET_UNREADABLE; 0 where the file has become shorter. Fewer than n says nothing of
-    the kernel's buffer."""
+    """The same of n bytes of a file, or NET_UNREADABLE; 0 where the file has become shorter. Fewer than n says nothing
+    of the kernel's buffer."""
     cdef ssize_t sent = sendfile(fd, file, &at, n)
     return net_result(sent) if sent >= 0 or errno == EAGAIN or errno == EINTR else net_copy(fd, file, at, n)
 

@@ -479,7 +479,9 @@ def listed(value: bytes) -> list[bytes]:
 
 
 def resolved(path: bytes) -> bytes:
-    """A path without escapes, of slashes too, empty names and dot segments (RFC 3986 section 5.2.4); "/.." if it leads too far up."""
+    """A path without escapes, of slashes too, empty names and dot segments (RFC 3986 section 5.2.4); "/.." if it leads
+    too far up.
+    """
     if not path.startswith(b"/"):
         return unquote_to_bytes(path)
     every, names = unquote_to_bytes(path).split(b"/"), []
