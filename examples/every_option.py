@@ -32,6 +32,8 @@ with tempfile.TemporaryDirectory() as directory:
         cors=["https://example.org"],
         # Takes %2F in a path for a slash, as npm writes it. A proxy in front may see another path then.
         escaped_slashes=False,
+        # Serves names that begin with a dot, too, as Zarr 2 has them. See that no .git or .env is there.
+        dotfiles=False,
         # Follows symbolic links, even out of the directory. Only where nobody else can make any.
         follow_symlinks=False,
     )

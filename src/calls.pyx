@@ -355,7 +355,8 @@ cdef Block *page_new(
     gil_take(k)
     with gil:
         try:
-            text, tag = (<object>k.list)(directory, root, x.path.at[:x.path.n], json, x.out.r.now_ms)
+            text, tag = (<object>k.list)(
+                directory, root, x.path.at[:x.path.n], bool(k.files.files.roots[m.root].dotfiles), json, x.out.r.now_ms)
             put(etag, <const uint8_t *><bytes>tag, LISTING_ETAG)
             return block_copy(<const uint8_t *><bytes>text, len(text))
         except BaseException as error:

@@ -57,6 +57,7 @@ cdef struct Root:
     uint64_t device, inode
     int64_t checked_ms           # when the path was last resolved
     bint follow_symlinks         # even out of the root
+    bint dotfiles                # serve names that begin with a dot, too
     int index_n
     Slice[MAX_INDEX_NAMES] index      # files served for their directory: the first that exists
 

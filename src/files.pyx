@@ -3,8 +3,8 @@
 Owns: the walk below a root, and the cache of what it found.
 Refuses to know: requests, sockets, clocks.
 
-Never served: anything outside the root, whatever links say, unless follow_symlinks; a name that begins with a dot
-(which also excludes "." and ".."), but for /.well-known (RFC 8615); what is neither file nor directory (a FIFO or
+Never served: anything outside the root, whatever links say, unless follow_symlinks; "." and ".."; another name that
+begins with a dot, but for /.well-known (RFC 8615), unless dotfiles; what is neither file nor directory (a FIFO or
 device is opened without blocking and closed again).
 
 A sidecar is a precompressed form of a file, beside it: name.gz, name.br or name.zst.
@@ -381,20 +381,30 @@ cdef inline bint older(const timespec *time, const File *file) noexcept nogil:
 cdef int files_directory(Files *f, int root, Slice path) noexcept nogil:
     """Opens for reading the directory named by a path that ends with a slash. The descriptor, or a negated errno."""
     cdef char[MAX_PATH + 1] name
-    if path.n > MAX_PATH or hidden(path):
+    if path.n > MAX_PATH or hidden(&f.roots[root], path):
         return -ENOENT
     put_text(put(<uint8_t *>name, path.at + 1, path.n - 1), b".")[0] = 0
     return open_sparing(f, &f.roots[root], name, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
 
 
-cdef bint hidden(Slice path) noexcept nogil:
-    """Whether a name in the path begins with a dot. /.well-known/ alone may."""
+cdef bint hidden(const Root *root, Slice path) noexcept nogil:
+    """Whether a name in the path is not to be served because it begins with a dot. /.well-known/ alone may, or, with
+    dotfiles, any but "." and ".."."""
     cdef size_t i
     for i in range(path.n - 1):
         if path.at[i] == c'/' and path.at[i + 1] == c'.':
-            if i or path.n < 12 or memcmp(path.at, b"/.well-known", 12) != 0 or (path.n > 12 and path.at[12] != c'/'):
+            if root.dotfiles:
+                if is_dots(Slice(path.at + i + 1, path.n - i - 1)):
+                    return True
+            elif i or path.n < 12 or memcmp(path.at, b"/.well-known", 12) != 0 or (path.n > 12 and path.at[12] != c'/'):
                 return True
     return False
+
+
+cdef inline bint is_dots(Slice names) noexcept nogil:
+    """Whether the first of these names, which begins with a dot, is "." or ".."."""
+    cdef size_t n = 2 if names.n > 1 and names.at[1] == c'.' else 1
+    return names.n == n or names.at[n] == c'/'
 
 
 cdef inline const char *ending_of(Coding coding) noexcept nogil:
@@ -415,7 +425,7 @@ cdef bint name_of(const Root *root, Slice path, int index, Coding coding, char *
         if index >= root.index_n:
             return False
         last = root.index[index]
-    if path.n - 1 + last.n + strlen(ending) > MAX_PATH or hidden(path):
+    if path.n - 1 + last.n + strlen(ending) > MAX_PATH or hidden(root, path):
         return False
     to = put(to, path.at + 1, path.n - 1)
     if last.n:

@@ -50,15 +50,17 @@ class Listings:
     """The listings that a server has made, each of them once a second at most, however often it is asked for."""
 
     def __init__(self) -> None:
-        self._made: dict[tuple[int, int, int, bytes, bool], tuple[int, tuple[bytes, bytes]]] = {}  # the oldest first
+        self._made: dict[tuple[int, int, int, bytes, bool, bool], tuple[int, tuple[bytes, bytes]]] = {}  # oldest first
 
-    def page(self, directory: int, root: int, path: bytes, as_json: bool, now_ms: int) -> tuple[bytes, bytes]:
+    def page(
+        self, directory: int, root: int, path: bytes, dotfiles: bool, as_json: bool, now_ms: int
+    ) -> tuple[bytes, bytes]:
         """As page() has it, at most a second old, and its ETag. now_ms: of any clock that does not go back."""
         status = os.fstat(directory)
-        key = (status.st_dev, status.st_ino, root, path, as_json)
+        key = (status.st_dev, status.st_ino, root, path, dotfiles, as_json)
         if key in self._made and now_ms - self._made[key][0] < _FRESH_MS:
             return self._made[key][1]
-        text = page(directory, root, path, as_json)
+        text = page(directory, root, path, dotfiles, as_json)
         made = text, b'"%s"' % sha256(text).hexdigest()[:32].encode()
         self._made.pop(key, None)
         self._made[key] = now_ms, made
@@ -67,12 +69,12 @@ class Listings:
         return made
 
 
-def page(directory: int, root: int, path: bytes, as_json: bool) -> bytes:
+def page(directory: int, root: int, path: bytes, dotfiles: bool, as_json: bool) -> bytes:
     """The listing of an open directory, whose URL path is given unescaped: folders first, then files, each by name.
 
     root: the open directory that links may not lead out of, -1 for none. What would not be served is not listed: names
-    that begin with a dot, links out of the root, and what is neither file nor directory. Of a directory with more than
-    MOST entries so many are looked at, whichever the file system names first; the page says so.
+    that begin with a dot, unless dotfiles, links out of the root, and what is neither file nor directory. Of a
+    directory with more than MOST entries so many are looked at, whichever the file system names first; the page says so.
     Raises OSError if the directory can't be read.
     """
     inside = os.readlink(f"/proc/self/fd/{root}").rstrip("/") + "/" if root >= 0 else ""
@@ -81,7 +83,7 @@ def page(directory: int, root: int, path: bytes, as_json: bool) -> bytes:
         looked_at = list(islice(found, MOST))
         all_seen = next(found, None) is None
     for entry in looked_at:
-        if entry.name.startswith("."):
+        if entry.name.startswith(".") and not dotfiles:
             continue
         try:
             if inside and entry.is_symlink() and not _target(directory, entry.name).startswith(inside):

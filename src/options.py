@@ -281,6 +281,12 @@ class RootOptions(Options):
         """take ``%2F`` in a path for a slash, as npm, pnpm and yarn write ``/@scope%2Fname``; else it gets 400. Not
         behind a proxy that guards some paths and does not take it for one, too""",
     )
+    dotfiles: bool = option(
+        False,
+        Switch(),
+        """serve and list names that begin with a dot, too, such as ``.zgroup`` in a Zarr store; else none is but
+        ``/.well-known/``. Whatever else is there, ``.git`` or ``.env``, is served then""",
+    )
     follow_symlinks: bool = option(False, Switch(), "follow symbolic links out of the directory, too")
 
     def check_together(self) -> None:

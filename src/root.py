@@ -22,7 +22,6 @@ class Root:
 
     A file ``404.html`` in the directory is the body of its 404 answers, which have the fields of ``headers`` but no
     Cache-Control by pattern: what a pattern says of files, such as to keep them for a year, is not for what is missing.
-    Names that begin with a dot are not served, but for those below ``/.well-known/``.
 
     Raises OSError if path is no directory, ValueError or TypeError for another argument that can't be right.
     """
@@ -37,6 +36,7 @@ class Root:
     charset: str | None = "utf-8"
     cors: str | Iterable[str] = ()
     escaped_slashes: bool = False
+    dotfiles: bool = False
     follow_symlinks: bool = False
 
     def __post_init__(self) -> None:

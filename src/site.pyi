@@ -18,7 +18,7 @@ class Site(Application):
         cache_files: int,
         cache_bytes: int,
         mime_types: dict[bytes, tuple[bytes, bool]],
-        listing: Callable[[int, int, bytes, bool, int], tuple[bytes, bytes]],
+        listing: Callable[[int, int, bytes, bool, bool, int], tuple[bytes, bytes]],
     ) -> None: ...
     def mount(
         self,
@@ -35,6 +35,7 @@ class Site(Application):
         spa: bool,
         sidecars: bool,
         escaped_slashes: bool,
+        dotfiles: bool,
         follow_symlinks: bool,
     ) -> None: ...
     def route(

@@ -153,7 +153,7 @@ cdef class Site(Application):
             log_lost(self.parts.http.out.log, lines)
 
     def mount(self, bytes host, bytes prefix, path, *, index, cache, bytes headers, bytes charset, cors, bint listing,
-              bint spa, bint sidecars, bint escaped_slashes, bint follow_symlinks):
+              bint spa, bint sidecars, bint escaped_slashes, bint dotfiles, bint follow_symlinks):
         """Serves a directory below a URL prefix ("" or "/assets"), on a host or, if that is empty, on any.
 
         index: names that stand for their directory. cache: (pattern, value of Cache-Control) pairs. headers: whole
@@ -168,6 +168,7 @@ cdef class Site(Application):
         root = files_root(&self.parts.files.files, os.fsencode(path), follow_symlinks)
         if root < 0:
             raise OSError(-root, os.strerror(-root), str(path))
+        self.parts.files.files.roots[root].dotfiles = dotfiles
         index = [os.fsencode(name) for name in index]
         for name in index:
             if not files_index(&self.parts.files.files, root, Slice(<bytes>name, len(name))):

@@ -525,6 +525,19 @@ def test_well_known_is_the_one_dotted_name_that_is_served(tmp_path, openat2):
         assert roots.find(0, path) is None
 
 
+@pytest.mark.parametrize("follow_symlinks", [False, True])
+def test_with_dotfiles_no_path_leads_out_either(tmp_path, openat2, follow_symlinks):
+    for name in ("root/.a", "root/d/.b", "root/...", "root/..c", "root/d/e", "canary"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    roots = Roots([tmp_path / "root"], TYPES, openat2, follow_symlinks=follow_symlinks, dotfiles=True)
+    for path in (b"/.a", b"/d/.b", b"/...", b"/..c", b"/d/e"):
+        assert contents(roots.find(0, path)) == b"root" + path
+    for path in (b"/.", b"/..", b"/./", b"/../", b"/./.a", b"/../canary", b"/d/../.a", b"/d/./e", b"/d/..",
+                 b"/d/../../canary", b"/.../../canary", b"/.a/../.."):
+        assert roots.find(0, path) is None, path
+
+
 # ---- encoded forms beside a file ----
 
 

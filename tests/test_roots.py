@@ -612,8 +612,8 @@ def test_a_listing_is_made_once_a_second_for_each_way_to_see_it(tmp_path):
     write(tmp_path, ["one/a", "two/a"])
     listings = Listings()
     with opened(tmp_path / "one", tmp_path / "two", tmp_path) as (one, two, top):
-        ways = [(one, -1, b"/", False), (one, -1, b"/", True), (one, -1, b"/x/", False), (one, top, b"/", False),
-                (two, -1, b"/", False)]
+        ways = [(one, -1, b"/", False, False), (one, -1, b"/", False, True), (one, -1, b"/x/", False, False),
+                (one, top, b"/", False, False), (two, -1, b"/", False, False), (one, -1, b"/", True, False)]
         before = [listings.page(*way, 5000) for way in ways]
         write(tmp_path, ["one/new", "two/new"])
         assert [listings.page(*way, 5999) for way in ways] == before
@@ -626,10 +626,10 @@ def test_few_listings_are_remembered(tmp_path):
     listings = Listings()
     with opened(tmp_path) as (top,):
         for i in range(17):
-            listings.page(top, -1, b"/%d/" % i, False, 5000)
+            listings.page(top, -1, b"/%d/" % i, False, False, 5000)
         write(tmp_path, ["new"])
-        assert b"new" not in listings.page(top, -1, b"/1/", False, 5000)[0]
-        assert b"new" in listings.page(top, -1, b"/0/", False, 5000)[0]
+        assert b"new" not in listings.page(top, -1, b"/1/", False, False, 5000)[0]
+        assert b"new" in listings.page(top, -1, b"/0/", False, False, 5000)[0]
 
 
 @pytest.mark.parametrize(("entries", "shown"), [(MOST, MOST), (MOST + 1, MOST)])
@@ -1004,6 +1004,27 @@ def test_rfc8615_well_known_is_served_and_other_dot_names_are_not(tmp_path):
             assert get(port, target).status == 404, target
         assert get(port, "/.git/../.well-known/acme/token").body == b".well-known/acme/token"
         assert [entry["name"] for entry in listing(port, "/.well-known/%2e%2e/d/")] == []
+
+
+@pytest.mark.parametrize("more", [{}, {"follow_symlinks": True}])
+def test_dotfiles(tmp_path, more):
+    root = write(tmp_path / "root", [".zgroup", ".zgroup.gz", "a/.zarray", ".d/b", "a/.well-known/x", "...", "..x",
+                                     ".404"])
+    write(tmp_path, ["canary.txt"], NEW)
+    roots = {"/": Root(root, dotfiles=True, listing=True, **more), "/plain": Root(root, listing=True, **more)}
+    with serving(roots) as port, Http(port) as http:
+        for name in (".zgroup", "a/.zarray", ".d/b", "a/.well-known/x", "...", "..x"):
+            assert http.get(f"/{name}").body == name.encode()
+            assert http.get(f"/plain/{name}").status == 404
+        assert http.get("/.zgroup", "Accept-Encoding: gzip").body == b".zgroup.gz"
+        assert http.get("/.d")["Location"] == ".d/"
+        assert [entry["name"] for entry in listing(port, "/.d/")] == ["b"]
+        names = [entry["name"] for entry in listing(port, "/")]
+        assert names == [".d", "a", "...", "..x", ".404", ".zgroup", ".zgroup.gz"]
+        assert [entry["name"] for entry in listing(port, "/plain/")] == ["a"]
+        for target in ("/../canary.txt", "/%2e%2e/canary.txt", "/a/../../canary.txt", "/.d/../../canary.txt", "/.."):
+            answer = http.get(target)
+            assert (answer.status, answer.body) == (404, b"404 Not Found\n")
 
 
 def test_escaped_slashes(tmp_path):

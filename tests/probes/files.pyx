@@ -25,7 +25,7 @@ cdef class Roots:
     cdef Files f
     cdef list types, index
 
-    def __cinit__(self, paths, types, bint openat2=True, index=("index.html",), bint follow_symlinks=False,
+    def __cinit__(self, paths, types, bint openat2=True, index=("index.html",), bint follow_symlinks=False, bint dotfiles=False,
                   int max_files=16384, size_t max_bytes=67108864):
         if not files_init(&self.f, max_files, max_bytes):
             raise MemoryError
@@ -39,6 +39,7 @@ cdef class Roots:
             root = files_root(&self.f, os.fsencode(path), follow_symlinks)
             if root < 0:
                 raise OSError(-root, os.strerror(-root), path)
+            self.f.roots[root].dotfiles = dotfiles
             for name in self.index:
                 files_index(&self.f, root, Slice(name, len(name)))
 
