@@ -74,7 +74,8 @@ def page(directory: int, root: int, path: bytes, dotfiles: bool, as_json: bool) 
 
     root: the open directory that links may not lead out of, -1 for none. What would not be served is not listed: names
     that begin with a dot, unless dotfiles, links out of the root, and what is neither file nor directory. Of a
-    directory with more than MOST entries so many are looked at, whichever the file system names first; the page says so.
+    directory with more than MOST entries so many are looked at, whichever the file system names first; the page says
+    so.
     Raises OSError if the directory can't be read.
     """
     inside = os.readlink(f"/proc/self/fd/{root}").rstrip("/") + "/" if root >= 0 else ""

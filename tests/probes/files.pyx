@@ -25,8 +25,8 @@ cdef class Roots:
     cdef Files f
     cdef list types, index
 
-    def __cinit__(self, paths, types, bint openat2=True, index=("index.html",), bint follow_symlinks=False, bint dotfiles=False,
-                  int max_files=16384, size_t max_bytes=67108864):
+    def __cinit__(self, paths, types, bint openat2=True, index=("index.html",), bint follow_symlinks=False,
+                  bint dotfiles=False, int max_files=16384, size_t max_bytes=67108864):
         if not files_init(&self.f, max_files, max_bytes):
             raise MemoryError
         self.f.no_openat2 = not openat2
