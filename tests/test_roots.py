@@ -1218,7 +1218,7 @@ def test_charset(tmp_path, charset, said):
 
 @pytest.mark.parametrize("charset", ["", "utf 8", "utf-8;x", "x" * 41, "é"])
 def test_what_is_no_charset_is_refused(tmp_path, charset):
-    with pytest.raises(ValueError, match="^charset: .* is not the name of a character encoding$"):
+    with pytest.raises(ValueError, match=r"^charset: .* is not the name of a character encoding$"):
         Root(tmp_path, charset=charset)
     Root(tmp_path, charset="x" * 40)
 
