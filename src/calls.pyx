@@ -103,7 +103,8 @@ cdef void *websocket_new(Calls *k, Exchange *x, WsRoute *route, Slice *protocol)
     elif isinstance(verdict, str) and verdict in offered(ws.request):
         ws.subprotocol = verdict
     else:
-        raise TypeError(f"on_upgrade returned {verdict!r}: not None, c1m.Reject or a subprotocol that the client offers")
+        raise TypeError(
+            f"on_upgrade returned {verdict!r}: not None, c1m.Reject or a subprotocol that the client offers")
     if ws.subprotocol is not None:
         text = PyUnicode_AsUTF8AndSize(ws.subprotocol, &n)
         protocol[0] = Slice(<const uint8_t *>text, n)
@@ -197,7 +198,7 @@ cdef void call_drained(void *owner, Conn *c) noexcept nogil:
 
 
 cdef void call_closed(void *owner, Conn *c) noexcept nogil:
-    """The connection is gone: the handler hears of it, and the WebSocket is nobody's but the user's."""
+    """The connection is gone: the handler hears of it, and the application lets go of the WebSocket."""
     cdef Calls *k = <Calls *>owner
     cdef WsConn *s = wsconn_of(c)
     hub_leave(k.hub, c)

@@ -20,7 +20,7 @@ from c1m.http cimport (
     UNKNOWN_METHOD, WANTS_WEBSOCKET, HttpParser, HttpRequest, http_next, http_unescape,
 )
 from c1m.reactor cimport (
-    Conn, Protocol, Reactor, conn_close, conn_deadline, conn_ending, conn_finish, conn_reserve, protocol_add,
+    Conn, Protocol, Reactor, conn_deadline, conn_ending, conn_finish, conn_reserve, protocol_add,
 )
 from c1m.response cimport (
     MAX_HEAD, Exchange, exchange_begin, exchange_done, exchange_log, head_count, head_end, respond_failure,

@@ -29,7 +29,7 @@ cdef extern from *:
     #include <time.h>
     #include <unistd.h>
 
-    /* sendfile(2) has no MSG_NOSIGNAL: where a lost connection would end the process, it is not to. Python starts so. */
+    /* sendfile(2) has no MSG_NOSIGNAL: a lost connection is not to end the process. Python starts so. */
     static inline void c1m_ignore_sigpipe(void) {
         struct sigaction now;
         if (sigaction(SIGPIPE, NULL, &now) == 0 && now.sa_handler == SIG_DFL) signal(SIGPIPE, SIG_IGN);

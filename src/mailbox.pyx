@@ -12,7 +12,8 @@ from libc.stdlib cimport free, malloc
 from c1m.buf cimport block_unref
 from c1m.linux cimport (
     CLOCK_REALTIME, clock_gettime, pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_init,
-    pthread_cond_timedwait, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock, timespec,
+    pthread_cond_timedwait, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock,
+    timespec,
 )
 from c1m.reactor cimport reactor_wake
 

@@ -3,9 +3,9 @@
 Owns: status lines and the fields that every response may have, the date, the counters by status, the access log's part.
 Refuses to know: files, WebSockets, Python.
 
-A response is begun by head_begin, or by head_count and a conn_reserve of one's own, ended by head_end, and its body goes
-by conn_send or the write buffer. exchange_log then writes the log's line, or keeps it as the connection's session until
-the body has been sent: exchange_done writes it.
+A response is begun by head_begin, or by head_count and a conn_reserve of one's own, and ended by head_end; its body
+goes by conn_send or the write buffer. exchange_log then writes the log's line, or keeps it as the connection's session
+until the body has been sent: exchange_done writes it.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint64_t
@@ -122,8 +122,8 @@ cdef void exchange_begin(Exchange *x, Responder *out, Conn *c, const HttpRequest
 
 
 cdef uint8_t *head_begin(Exchange *x, int status, size_t more) noexcept nogil:
-    """Begins a head and counts the response; returns where its fields go. There is capacity for those that the mount adds,
-    and `more` bytes."""
+    """Begins a head and counts the response; returns where its fields go. There is capacity for those that the mount
+    adds, and `more` bytes."""
     cdef uint8_t *to = conn_reserve(x.out.r, x.c, MAX_HEAD + x.own_fields + more)
     to = response_head(to, status, response_date(x.out))
     head_count(x, status)
@@ -184,7 +184,7 @@ cdef void respond_failure(Exchange *x, int status) noexcept nogil:
 # ---- the access log ----
 
 cdef void exchange_log(Exchange *x) noexcept nogil:
-    """Logs a response, where there is a log; one whose body the client does not take at once, when it was sent or the connection ends."""
+    """Logs a response; one whose body the client does not take at once, when it was sent or the connection ends."""
     cdef char[MAX_PEER_TEXT] peer
     cdef Line line
     cdef int64_t unsent = 0

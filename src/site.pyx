@@ -74,8 +74,8 @@ cdef class Site(Application):
     """Document roots and WebSocket routes on a reactor.
 
     write_timeout_ms, head_timeout_ms, keep_alive_timeout_ms: how long, in milliseconds, queued output may wait for the
-    client, a request may take to come whole, a connection may idle between requests. cache_files, cache_bytes: bounds of
-    the cache. mime_types: media types by extension without its dot, as bytes. listing: makes the page that lists a
+    client, a request may take to come whole, a connection may idle between requests. cache_files, cache_bytes: bounds
+    of the cache. mime_types: media types by extension without its dot, as bytes. listing: makes the page that lists a
     directory, as c1m.listing.Listings.page does. Raises MemoryError, OSError, ValueError.
     """
 

@@ -35,7 +35,7 @@ cdef class Handler:
     cdef uint8_t paused_by       # PausedBy
     cdef uint32_t pause_serial   # see wsconn_pause
     cdef bint queued             # some of them are coroutine functions
-    cdef public object spawn     # (ws, function, arguments): calls what may be a coroutine function; None outside asyncio
+    cdef public object spawn     # (ws, function, arguments): calls a coroutine function; None outside asyncio
     cdef public object waiter    # makes a future for send() to return; likewise
 
 

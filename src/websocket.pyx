@@ -20,7 +20,8 @@ from c1m.handlers import Closed
 from c1m.loop cimport Loop
 from c1m.mailbox cimport Command, command_t, mailbox_add, mailbox_full, mailbox_wait
 from c1m.pubsub cimport (
-    hub_count, hub_deliver, hub_subscribe, hub_topic, hub_unsubscribe, name_of, run_publish, run_subscribe, run_unsubscribe,
+    hub_count, hub_deliver, hub_subscribe, hub_topic, hub_unsubscribe, name_of, run_publish, run_subscribe,
+    run_unsubscribe,
 )
 from c1m.reactor cimport (
     NOTIFY_DRAIN, WRITE_BUFFER, Conn, conn_of, conn_queued, conn_unsent, reactor_is_here,
@@ -34,8 +35,7 @@ from c1m.wsconn cimport (
 )
 
 cdef enum:
-    FEW = 64                     # subscribers that a message is delivered to without letting go of the GIL: beside a busy
-                                 # thread it would take longer to get it back
+    FEW = 64                     # subscribers, for whom the GIL is kept: beside a busy thread to get it back takes long
 
 cdef enum PausedBy:
     PAUSED_BY_HANDLER = 1
@@ -59,7 +59,7 @@ cdef Block *topic_new(topic) except NULL:
 
 
 cdef Block *block_of(message, uint8_t *opcode) except NULL:
-    """A block of message_new that holds a str or any bytes-like object. opcode: 0 for text or binary, as the object has it."""
+    """A block of message_new that holds a str or any bytes-like object. opcode: 0 for text or binary, as that is."""
     cdef Py_buffer view
     cdef Py_ssize_t n
     cdef const char *text
@@ -215,7 +215,7 @@ cdef class Request:
 
 
 cdef class Handler:
-    """The methods of a handler, each None or called as Server.websocket has it; queued: some are coroutine functions."""
+    """The methods of a handler, None or called as Server.websocket has it. queued: some are coroutine functions."""
 
     def __init__(self, *, on_upgrade=None, on_open=None, on_message=None, on_drain=None, on_close=None,
                  bint queued=False):
@@ -257,8 +257,8 @@ cdef class WebSocket:
 
         Returns an awaitable that is done when at most half of max_send_queue waits for the client to read it; only
         coroutines need to await it. From another thread it is done at once: there send() itself slows the caller down
-        when the server can't keep up, and buffered tells how much waits. Raises Closed, TypeError for what is no message,
-        UnicodeEncodeError for a str with lone surrogates.
+        when the server can't keep up, and buffered tells how much waits. Raises Closed, TypeError for what is no
+        message, UnicodeEncodeError for a str with lone surrogates.
         """
         cdef uint8_t opcode = 0
         cdef Block *block
@@ -322,7 +322,8 @@ cdef class WebSocket:
         if not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
             raise ValueError(f"code: {code} is not a close code that may be sent (RFC 6455 section 7.4)")
         if len(text) > WS_MAX_CONTROL - 2:
-            raise ValueError(f"reason: {len(text)} bytes are more than the {WS_MAX_CONTROL - 2} that a close frame holds")
+            raise ValueError(
+                f"reason: {len(text)} bytes are more than the {WS_MAX_CONTROL - 2} that a close frame holds")
         if self.handle == 0:
             return
         if text:
@@ -473,7 +474,8 @@ cdef class WebSocket:
             return
         self.pause_serial = self.pause_serial + 1 & 0x7fffffff
         if not reactor_is_here(&self.app.r):
-            self.app.ask(run_pause, &self.app.ws, self.handle, NULL, NULL, self.pause_serial << 1 | (self.paused_by != 0))
+            state = self.pause_serial << 1 | (self.paused_by != 0)
+            self.app.ask(run_pause, &self.app.ws, self.handle, NULL, NULL, state)
             return
         c = self.conn_if_open()
         if c != NULL:

@@ -1,7 +1,7 @@
 """A WebSocket connection: frames become messages, messages become frames.
 
-Owns: what a route allows, the messages that are being received, pings and pongs, the closing handshake, compression, and
-what becomes of messages for a slow reader.
+Owns: what a route allows, the messages that are being received, pings and pongs, the closing handshake, compression,
+and what becomes of messages for a slow reader.
 Refuses to know: HTTP, Python, topics, other threads.
 
 A message that is kept lies in a block behind WS_MAX_HEADER bytes; its header ends where it begins (message_new,
@@ -231,8 +231,8 @@ cdef inline void deliver(WsServer *w, Conn *c, const WsRoute *route, const WsEve
 
 
 cdef Block *message_received(WsServer *w, Conn *c, const WsEvent *event) noexcept nogil:
-    """Adds a run to the message that is being received. Once that is whole, returns it as a block of the caller's, without
-    its header: what is to be delivered, or, to an echo of a compressed message, the compressed frame, header and all.
+    """Adds a run to the message that is being received. Once that is whole, returns it as a block of the caller's:
+    without its header, or, where a compressed message is to be sent back, the compressed frame, header and all.
     NULL: not yet, or the connection fails."""
     cdef WsConn *s = wsconn_of(c)
     cdef Block *whole
@@ -305,8 +305,10 @@ cdef bint message_add(Block **slot, WsParser *parser, const WsEvent *event) noex
 
 
 cdef inline size_t capacity_for(size_t n, const WsEvent *event) noexcept nogil:
-    """What to allocate for a message of which n bytes have come: much more, but no more than its frames announce. Memory
-    follows what has come, not what a header claims, for pages that nothing was written to cost nothing."""
+    """What to allocate for a message of which n bytes have come: much more, but no more than its frames announce.
+
+    Memory follows what has come, not what a header claims, for pages that nothing was written to cost nothing.
+    """
     return max(n, min(ROOM_AHEAD * n, <size_t>event.total))
 
 
@@ -392,8 +394,10 @@ cdef void wsconn_close(WsServer *w, Conn *c, int code, Block *reason) noexcept n
 
 
 cdef void wsconn_fail(WsServer *w, Conn *c, int code) noexcept nogil:
-    """Fails the connection (RFC 6455 section 7.1.7): our Close, unless one is on its way already, and the end. In its own
-    dispatch the Close goes behind what was written there."""
+    """Fails the connection (RFC 6455 section 7.1.7): our Close, unless one is on its way already, and the end.
+
+    In its own dispatch the Close goes behind what was written there.
+    """
     if not c.flags & WS_CLOSING:
         if w.r.current == c:
             close_write(w, c, code)
@@ -437,8 +441,11 @@ cdef void message_write(WsServer *w, Conn *c, uint8_t opcode, const void *bytes,
 
 
 cdef void message_send(WsServer *w, Conn *c, Message *message, uint32_t tag) noexcept nogil:
-    """Sends a message to a connection, compressed where that was agreed on and is worth it, unless its send queue is full
-    and the route has it otherwise. Connections without a codec share what is compressed."""
+    """Sends a message to a connection, compressed where that was agreed on and is worth it.
+
+    What becomes of it where the send queue is full, its route says. Connections without a codec, of one route, share
+    what is compressed.
+    """
     cdef WsRoute *route = route_of(w, c)
     cdef uint8_t bits = parser_of(c).window_bits
     cdef Block *block = message.block
@@ -581,8 +588,9 @@ cdef int inflate(WsServer *w, Conn *c, const Block *compressed, Block **plain) n
         return WS_INTERNAL_ERROR
     plain[0].size = WS_MAX_HEADER
     result = inflater_run(
-        w.inflater if codec == NULL else codec.inflater, compressed.data + WS_MAX_HEADER, compressed.size - WS_MAX_HEADER,
-        True, codec != NULL and not codec.terms.client_no_takeover, WS_MAX_HEADER + most, plain)
+        w.inflater if codec == NULL else codec.inflater,
+        compressed.data + WS_MAX_HEADER, compressed.size - WS_MAX_HEADER, True,
+        codec != NULL and not codec.terms.client_no_takeover, WS_MAX_HEADER + most, plain)
     if result == INFLATE_OK:
         return 0
     if result == INFLATE_TOO_BIG:

@@ -94,7 +94,7 @@ def test_a_websocket_that_outlives_its_server_is_closed():
         assert ws.buffered < 100
         assert (ws.path, ws.remote) == ("/ws", "127.0.0.1")
         repr(ws)
-        del ws, call
+        ws = call = None
         kept.clear()
         gc.collect()
         assert handler() is None

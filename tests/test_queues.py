@@ -234,7 +234,8 @@ def test_a_reader_who_was_behind_once_gets_what_comes_later():
 
 @pytest.mark.parametrize("when_slow", ["drop-oldest", "drop-newest", "latest"])
 def test_a_slow_readers_own_messages_are_heard(when_slow):
-    with open_pair(Subscribed(), SMALL_BUFFER, when_slow=when_slow, max_send_queue=64 * MIB) as (_, recorder, client, ws):
+    settings = {"when_slow": when_slow, "max_send_queue": 64 * MIB}
+    with open_pair(Subscribed(), SMALL_BUFFER, **settings) as (_, recorder, client, ws):
         stuffed(ws)
         client.send(frame(TEXT, b"one") + frame(TEXT, b"two"))
         assert [recorder.next("message") for _ in range(2)] == ["one", "two"]
@@ -275,7 +276,8 @@ def test_a_header_that_comes_in_two_is_read_while_output_waits():
 
 
 def test_resume_is_heard_while_output_waits():
-    with open_pair(Pauses(), SMALL_BUFFER, when_slow="drop-newest", max_send_queue=64 * MIB) as (_, recorder, client, ws):
+    settings = {"when_slow": "drop-newest", "max_send_queue": 64 * MIB}
+    with open_pair(Pauses(), SMALL_BUFFER, **settings) as (_, recorder, client, ws):
         stuffed(ws)
         client.send(frame(TEXT, b"one") + frame(TEXT, b"two") + frame(TEXT, b"three"))
         for expected in ("one", "two", "three"):

@@ -332,7 +332,7 @@ def test_stop_right_after_the_start_is_not_lost(root):
         assert not thread.is_alive()
 
 
-def test_a_download_under_way_is_finished_and_an_idle_visitor_is_not_waited_for(root):
+def test_a_download_under_way_is_finished_and_an_idle_client_is_not_waited_for(root):
     server = c1m.Server(root, ports=[0], shutdown_timeout=60)
     with server, Http(server.ports[0], SMALL_BUFFER) as busy, Http(server.ports[0]) as idle:
         idle.get("/a.txt")
@@ -353,7 +353,7 @@ def test_whoever_holds_up_the_end_is_cut_off(root):
         stalled.send(request("/large.bin"))
         stalled.take_line(b"\r\n\r\n")
         server.stop()
-        until(lambda: server.stats()["connections"] == 0, "the visitor to be cut off")
+        until(lambda: server.stats()["connections"] == 0, "the client to be cut off")
         assert stalled.drained() < LARGE
 
 
@@ -725,7 +725,7 @@ def test_signals_are_put_back_though_that_fails_for_one(monkeypatch):
     assert signal.set_wakeup_fd(-1) == -1
 
 
-def test_a_visitor_who_upgrades_while_the_server_leaves_is_told(root):
+def test_a_client_who_upgrades_while_the_server_leaves_is_told(root):
     server = c1m.Server(root, ports=[0], shutdown_timeout=60)
     server.websocket("/ws")
     with server, Http(server.ports[0]) as http:
