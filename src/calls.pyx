@@ -207,7 +207,8 @@ cdef void call_closed(void *owner, Conn *c) noexcept nogil:
         app, ws = <Application>k.app, <WebSocket>s.object
         ws.handle = 0
         ws.client_closed = s.client_closed
-        if not ws.opened:        # to take it on has failed
+        if not ws.opened:        # to take it on has failed, and the reference is still call_upgrade's
+            Py_DECREF(ws)
             return
         app.release(ws)
         ws.wake_waiters()

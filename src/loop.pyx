@@ -13,7 +13,7 @@ from c1m.linux cimport ENOMEM, pthread_self
 from c1m.reactor cimport (
     ASKED_SHUTDOWN, ASKED_STOP, LISTENER, SIGNALS, Reactor, listeners_close, poll_timeout, reactor_close_all,
     reactor_forget, reactor_free, reactor_init, reactor_iterate, reactor_run, reactor_wake, reactor_watch,
-    shutdown_done,
+    shutdown_done, signals_unwatch,
 )
 
 LOOPS = WeakSet()                # all there are, for forks
@@ -81,6 +81,7 @@ cdef class Loop:
         finally:
             listeners_close(&self.r)
             reactor_close_all(&self.r)
+            signals_unwatch(&self.r)
             self.running = False
         self.check_fault()
 

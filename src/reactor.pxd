@@ -174,6 +174,7 @@ cdef bint reactor_run(Reactor *r) noexcept nogil
 cdef int poll_timeout(Reactor *r) noexcept nogil
 cdef bint shutdown_done(const Reactor *r) noexcept nogil
 cdef void listeners_close(Reactor *r) noexcept nogil
+cdef void signals_unwatch(Reactor *r) noexcept nogil
 cdef void reactor_forget(Reactor *r) noexcept nogil
 cdef uint8_t protocol_add(Reactor *r, Protocol protocol) noexcept nogil
 cdef uint8_t timeout_class(Reactor *r, int64_t ms) noexcept nogil

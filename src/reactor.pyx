@@ -31,10 +31,10 @@ from libc.string cimport memcpy, memset
 from c1m.buf cimport block_copy, block_ref, block_unref, static_assert
 from c1m.linux cimport (
     AF_INET, AF_INET6, CLOCK_MONOTONIC, CLOCK_MONOTONIC_COARSE, CLOCK_REALTIME_COARSE, ECONNABORTED, EFD_CLOEXEC,
-    EFD_NONBLOCK, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLLERR,
-    EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, MADV_DONTNEED, MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE,
-    MAP_PRIVATE, PROT_READ, PROT_WRITE, RLIMIT_NOFILE, SOCK_CLOEXEC, SOCK_NONBLOCK, accept4, c_read, c_write,
-    clock_gettime, close, epoll_create1, epoll_ctl, epoll_event, epoll_wait, errno, eventfd, getrlimit,
+    EFD_NONBLOCK, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD,
+    EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, MADV_DONTNEED, MAP_ANONYMOUS, MAP_FAILED,
+    MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, RLIMIT_NOFILE, SOCK_CLOEXEC, SOCK_NONBLOCK, accept4, c_read,
+    c_write, clock_gettime, close, epoll_create1, epoll_ctl, epoll_event, epoll_wait, errno, eventfd, getrlimit,
     ignore_sigpipe, inet_ntop, iovec, keep_freed, madvise, mmap, munmap, pthread_self, rlimit_t, setrlimit, sockaddr,
     sockaddr_in, sockaddr_in6, sockaddr_storage, timespec,
 )
@@ -53,7 +53,7 @@ cdef enum:
     READY_NS = 4000000           # to the ready queue,
     EXPIRED_NS = 4000000         # to deadlines that have passed,
     SHUTDOWN_NS = 4000000        # to telling connections of a shutdown,
-    FLUSH_NS = 1000000           # and to the flush queue: what is published to many is the longest work of all
+    FLUSH_NS = 250000            # and to the flush queue: what is published to many is the longest work of all
     CLOCK_EVERY = 8              # connections between two looks at the clock in such a stage
     MAX_RUNS = 256               # segments in one sendmsg
     ITERATION_SENDS = 16 << 20   # bytes of queued output in an iteration, shared by the connections dispatched in it:
@@ -92,6 +92,16 @@ cdef bint entry_watch(Reactor *r, int fd, uint8_t protocol, uint32_t events) noe
     if protocol == LISTENER:
         r.listeners_top = max(r.listeners_top, fd)
     return True
+
+
+cdef void signals_unwatch(Reactor *r) noexcept nogil:
+    """Watches the socket of signals no longer; it is about to be closed by whoever opened it."""
+    cdef int fd
+    for fd in range(r.top + 1):
+        if r.table[fd].protocol == SIGNALS:
+            r.table[fd].protocol = FREE
+            r.table[fd].generation += 1
+            epoll_ctl(r.epoll, EPOLL_CTL_DEL, fd, NULL)
 
 
 cdef int reactor_watch(Reactor *r, int fd, uint8_t protocol) noexcept nogil:
@@ -144,6 +154,7 @@ cdef void conn_close(Reactor *r, Conn *c) noexcept nogil:
         c.flags |= CLOSED
         r.closing[r.closing_n] = fd_of(r, c)
         r.closing_n += 1
+        nudge(r)
 
 
 cdef void conn_finish(Reactor *r, Conn *c, bint linger) noexcept nogil:
@@ -160,6 +171,8 @@ cdef void reclaim(Reactor *r) noexcept nogil:
     while i < r.closing_n:
         c = &r.table[r.closing[i]]
         protocol_of(r, c).closed(protocol_of(r, c).owner, c)
+        if r.forked:
+            return               # by `closed`, and this is the child: reactor_forget has closed everything
         deadline_unlink(r, c)
         block_unref(c.input)
         queue_free(r, c)
@@ -424,11 +437,7 @@ cdef void conn_enqueue(Reactor *r, Conn *c, Block *block, int64_t at, size_t n, 
 
 
 cdef void conn_try_flush(Reactor *r, Conn *c) noexcept nogil:
-    """Sends now what was enqueued in this iteration, unless the client is known to be slow.
-
-    If this empties the queue, the caller must enqueue something more: flush_run skips connections without output, and
-    would leave them READ_PAUSED.
-    """
+    """Sends now what was enqueued in this iteration, unless the client is known to be slow."""
     if c.output != NULL and not c.flags & (WRITE_BLOCKED | CLOSED):
         queue_send(r, c)
 
@@ -438,14 +447,18 @@ cdef void flush_run(Reactor *r) noexcept nogil:
     cdef uint32_t i = 0, n = r.flush.count
     cdef int64_t until = nanoseconds() + FLUSH_NS if n > CLOCK_EVERY else 0
     cdef Conn *c
+    cdef bint notify
     while i < n and (i & (CLOCK_EVERY - 1) or i == 0 or nanoseconds() < until):
         c = &r.table[fds_take(&r.flush)]
         i += 1
         if i + 2 < n:
             prefetch(&r.table[r.flush.fds[r.flush.head + 1 & r.flush.mask]])
         c.flags &= ~UNFLUSHED
-        if (c.protocol < FIRST_PROTOCOL or c.flags & CLOSED or c.output == NULL or
-                not drained(r, c, c.flags & (WRITE_BLOCKED | NOTIFY_DRAIN) != 0)):
+        if c.protocol < FIRST_PROTOCOL or c.flags & CLOSED:
+            continue
+        # A response to a request is always waited for; other output only where it was blocked.
+        notify = c.flags & (WRITE_BLOCKED | NOTIFY_DRAIN) != 0 or not protocol_of(r, c).reads_while_writing
+        if c.output != NULL and not drained(r, c, notify):
             continue
         if c.flags & FINISHING:
             conn_settle(r, c)
@@ -805,7 +818,7 @@ cdef int poll_timeout(Reactor *r) noexcept nogil:
     cdef int64_t wait = -1
     cdef int32_t ticks, soonest = NEVER
     cdef int i
-    if r.ready.count or r.flush.count or (r.shutting_down and r.shutdown_fd <= r.top):
+    if r.ready.count or r.flush.count or r.closing_n or (r.shutting_down and r.shutdown_fd <= r.top):
         return 0
     for i in range(1, r.timeouts_n):
         if r.timeouts[i].first >= 0:
@@ -854,8 +867,7 @@ cdef void reactor_iterate(Reactor *r, int wait_ms) noexcept nogil:
             event_ready(r, &r.events[i])
     for i in range(later):
         event_ready(r, &r.events[r.batched[i]])
-    if later:
-        r.on.release(r.on.app)
+    r.on.release(r.on.app)
     if r.ready.count:
         ready_run(r)
         r.on.release(r.on.app)
@@ -948,6 +960,7 @@ cdef void woken(Reactor *r) noexcept nogil:
     cdef bint done
     c_read(r.waker, &count, sizeof(count))
     asked = r.asked              # before on.woken, so that whatever was wanted earlier comes first
+    r.on.release(r.on.app)
     done = r.on.woken(r.on.app)
     if not done:
         reactor_wake(r)
@@ -1038,10 +1051,11 @@ cdef void reactor_forget(Reactor *r) noexcept nogil:
     cdef int fd, i
     for fd in range(r.top + 1):
         if r.table[fd].protocol != FREE:
+            if r.table[fd].protocol != SIGNALS:
+                close(fd)        # that one is Python's to close
             r.table[fd].protocol = FREE
             r.table[fd].generation += 1
             r.table[fd].flags |= CLOSED
-            close(fd)
     close(r.epoll)
     r.epoll = r.waker = -1
     r.forked = True

@@ -61,6 +61,7 @@ cdef class WebSocket:
     cdef object waiters          # futures that sends have returned and someone awaits: a WeakSet, or None
     cdef Conn *conn(self) except NULL
     cdef Conn *conn_if_open(self) noexcept
+    cdef bint is_gone(self) noexcept
     cdef check_open(self)
     cdef bint send_now(self, message) except -1
     cdef subscription(self, bint wanted, topic)

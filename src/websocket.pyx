@@ -10,7 +10,6 @@ both. What C has of a WebSocket is borrowed from there.
 import logging
 from weakref import WeakSet
 
-cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -234,7 +233,6 @@ cdef class Sent:
 cdef Sent SENT = Sent()
 
 
-@cython.no_gc_clear              # its methods find the application for as long as anyone can call them
 cdef class WebSocket:
     """A client's WebSocket, as handlers get it. send, ping, close, publish and the rest may be called from any thread.
 
@@ -264,8 +262,8 @@ cdef class WebSocket:
         cdef Block *block
         cdef Message one
         cdef Conn *c
+        self.check_open()
         if not reactor_is_here(&self.app.r):
-            self.check_open()
             block = block_of(message, &opcode)
             self.app.ask(run_send, &self.app.ws, self.handle, NULL, block, opcode)
             return SENT
@@ -324,7 +322,7 @@ cdef class WebSocket:
         if len(text) > WS_MAX_CONTROL - 2:
             raise ValueError(
                 f"reason: {len(text)} bytes are more than the {WS_MAX_CONTROL - 2} that a close frame holds")
-        if self.handle == 0:
+        if self.is_gone():
             return
         if text:
             block = block_copy(<const uint8_t *>text, len(text))
@@ -411,13 +409,17 @@ cdef class WebSocket:
 
     # -- underneath --
 
+    cdef bint is_gone(self) noexcept:
+        """Whether the connection has gone, or the garbage collector has begun to take the server apart."""
+        return self.handle == 0 or self.app is None
+
     cdef check_open(self):
-        if self.handle == 0:
+        if self.is_gone():
             raise Closed("this WebSocket is closed")
 
     cdef Conn *conn_if_open(self) noexcept:
         """The connection, or NULL once it has gone."""
-        return conn_of(&self.app.r, self.handle) if self.handle else NULL
+        return NULL if self.is_gone() else conn_of(&self.app.r, self.handle)
 
     cdef Conn *conn(self) except NULL:
         """The connection, on the reactor's thread; Closed if nothing can be sent on it."""
@@ -470,7 +472,7 @@ cdef class WebSocket:
         cdef bint before = self.paused_by != 0
         cdef Conn *c
         self.paused_by = self.paused_by | by if paused else self.paused_by & ~<int>by
-        if before == (self.paused_by != 0) or self.handle == 0:
+        if before == (self.paused_by != 0) or self.is_gone():
             return
         self.pause_serial = self.pause_serial + 1 & 0x7fffffff
         if not reactor_is_here(&self.app.r):
@@ -485,6 +487,8 @@ cdef class WebSocket:
         """The handler raised: its connection closes with 1011, and no other. c: NULL once that has gone."""
         if isinstance(error, Closed) and (c == NULL or wsconn_closing(c)):
             return               # it need not know that its connection has ended: this tells it to end, too
+        if self.app is None:
+            return
         self.client_closed = False
         if c != NULL:
             wsconn_of(c).client_closed = False

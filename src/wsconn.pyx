@@ -65,9 +65,14 @@ cdef void ws_server_free(WsServer *w) noexcept nogil:
 cdef bint wsconn_open(WsServer *w, Conn *c, uint16_t route, const DeflateTerms *terms, void *object) noexcept nogil:
     """The opening handshake is done: the connection speaks WebSocket from here on.
 
-    terms: of compression, or NULL. object: of a route with a handler. False: memory is out, and the connection closes.
+    terms: of compression, or NULL. object: of a route with a handler. False: there is no memory, and the connection
+    closes, or it is not this process's any more.
     """
     cdef WsRoute *place = w.routes[route]
+    if w.r.forked:               # in the handshake, by the handler: the connection is the parent's
+        if object != NULL:
+            place.on.abandoned(w.owner, object)
+        return False
     c.session = NULL
     if object != NULL or (terms != NULL and place.compression == DEDICATED_COMPRESSION):
         c.session = wsconn_new(place, terms, object)
@@ -80,7 +85,7 @@ cdef bint wsconn_open(WsServer *w, Conn *c, uint16_t route, const DeflateTerms *
     c.route = route
     ws_start(parser_of(c), WS_SERVER | (WS_DEFLATE if terms != NULL else 0))
     parser_of(c).window_bits = 0 if terms == NULL else terms.server_bits
-    if place.when_slow != SLOW_CLOSE:
+    if place.on != NULL and place.when_slow != SLOW_CLOSE:
         c.flags |= NO_BACKPRESSURE      # its queue is bounded by dropping: to read on brings no more
     conn_deadline(w.r, c, place.ping_timeout)
     w.open += 1

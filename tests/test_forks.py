@@ -306,3 +306,67 @@ with server, WebSocket(server.ports[0]) as client:
             fork()
         assert client.echo(b"parent", 1) == (1, b"parent")
 """, who_forks)
+
+
+FORKS_IN = """
+import os, threading
+import c1m
+from client import WebSocket
+
+def forked():
+    global files
+    if os.fork() == 0:
+        files = [open("/etc/passwd") for _ in range(8)]
+    else:
+        os.wait()
+
+class Handler:
+    def on_upgrade(self, request):
+        sys.argv[2] == "on_upgrade" and forked()
+    def on_open(self, ws):
+        print("open" if files is None else "open in the child", flush=True)
+    def on_close(self, ws, code, reason):
+        sys.argv[2] == "on_close" and forked()
+
+files = None
+server = c1m.Server(ports=[0])
+server.websocket("/ws", Handler())
+server.listen()
+
+def client():
+    WebSocket(server.ports[0]).close()
+    server.stop()
+
+threading.Thread(target=client, daemon=True).start()
+server.run()
+if files is not None:
+    for file in files:
+        os.fstat(file.fileno())
+    print("whole")
+"""
+
+
+@pytest.mark.parametrize("where", ["on_upgrade", "on_close"])
+def test_a_child_that_returns_from_a_handler_keeps_its_own_files(where):
+    out, _ = program(FORKS_IN, where)
+    assert sorted(out.splitlines()) == ["open", "whole"]
+
+
+def test_a_server_that_has_ended_closes_nothing_in_children():
+    """Not even what has the number of a descriptor that it once had."""
+    out, _ = program("""
+import os, threading
+import c1m
+server = c1m.Server(ports=[0])
+server.listen()
+threading.Timer(0.1, server.stop).start()
+server.run()
+files = [open("/etc/passwd") for _ in range(20)]
+if os.fork() == 0:
+    for file in files:
+        os.fstat(file.fileno())
+    print("whole", flush=True)
+    os._exit(0)
+os.wait()
+""")
+    assert out == "whole\n"

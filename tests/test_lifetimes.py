@@ -3,10 +3,11 @@
 import asyncio
 import contextlib
 import gc
+import threading
 import weakref
 
 import pytest
-from client import WebSocket, descriptors, program
+from client import PATIENCE, WebSocket, descriptors, program
 from wire import TEXT
 
 import c1m
@@ -332,3 +333,25 @@ print("ended")
 """)
     assert "epoll_wait" in out + errors
     assert out.endswith("ended\n")
+
+
+@pytest.mark.parametrize("data", [lambda ws: ws, lambda ws: ws.send, lambda ws: (ws, 1), lambda ws: {"ws": ws}])
+def test_a_websocket_that_refers_to_itself_is_freed(data):
+    left = []
+
+    class Refers:
+        def on_open(self, ws):
+            ws.data = data(ws)
+            left.append(weakref.ref(ws))
+
+        def on_close(self, ws, code, reason):
+            closed.set()
+
+    closed = threading.Event()
+    server = c1m.Server(ports=[0])
+    server.websocket("/ws", Refers())
+    with server:
+        WebSocket(server.ports[0]).close()
+        assert closed.wait(PATIENCE)
+    gc.collect()
+    assert left[0]() is None

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import os
 import random
 import resource
 import subprocess
@@ -549,3 +550,18 @@ def test_a_process_that_is_odd(script):
         capture_output=True, text=True, timeout=120,
     )
     assert done.returncode == 0, (done.returncode, done.stderr)
+
+
+@pytest.mark.parametrize(("when_slow", "compression"), [("close", None), ("drop-newest", None), ("latest", "shared")])
+def test_an_echo_takes_no_more_from_a_client_that_does_not_read(when_slow, compression):
+    """What comes back is not dropped, so only back-pressure bounds it."""
+    server = c1m.Server(ports=[0])
+    server.websocket("/ws", when_slow=when_slow, compression=compression)
+    chunk = frame(BINARY, os.urandom(60_000)) * 8
+    with server, WebSocket(server.ports[0]) as client:
+        client.socket.settimeout(0.5)
+        sent = 0
+        with contextlib.suppress(TimeoutError):
+            while sent < 64 * MIB:
+                sent += client.socket.send(chunk[sent % len(chunk):])
+        assert sent < 64 * MIB
