@@ -225,8 +225,8 @@ class Server:
             self._site.shutdown(self._grace_ms)
 
     def reopen_log(self) -> None:
-        """Opens the access log's file anew, as after a rename (logrotate), within a quarter of a second. If that fails the
-        old one stays in use. May be called from any thread and from signal handlers, and when there is no log.
+        """Opens the access log's file anew, as after a rename (logrotate), within a quarter of a second. If that fails
+        the old one stays in use. May be called from any thread and from signal handlers, and when there is no log.
         """
         log = self._log
         if log is not None:
