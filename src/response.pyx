@@ -10,11 +10,11 @@ until the body has been sent: exchange_done writes it.
 
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport free
-from libc.string cimport memset, strlen
+from libc.string cimport strlen
 
 from c1m.accesslog cimport Line, line_copy, log_line, log_write
 from c1m.buf cimport Slice, put, put_number, put_text
-from c1m.http cimport HEAD, HttpRequest
+from c1m.http cimport HEAD
 from c1m.reactor cimport CLOSED, MAX_PEER_TEXT, Conn, conn_finish, conn_peer, conn_reserve, conn_unsent
 from c1m.semantics cimport DATE_SIZE, http_date
 
@@ -104,22 +104,12 @@ cdef uint8_t *response_length(uint8_t *to, uint64_t n) noexcept nogil:
     return put_text(put_number(put_text(to, b"Content-Length: "), n), b"\r\n\r\n")
 
 
-cdef const uint8_t *response_date(Responder *out) noexcept nogil:
-    """The DATE_SIZE bytes of the date as it is now."""
-    if out.date_s != out.r.unix_s:
-        out.date_s = out.r.unix_s
-        http_date(out.date_s, out.date)
-    return out.date
+cdef void date_renew(Responder *out) noexcept nogil:
+    out.date_s = out.r.unix_s
+    http_date(out.date_s, out.date)
 
 
 # ---- an exchange ----
-
-cdef void exchange_begin(Exchange *x, Responder *out, Conn *c, const HttpRequest *request) noexcept nogil:
-    """A request came; it is counted."""
-    memset(x, 0, sizeof(Exchange))
-    x.out, x.c, x.request = out, c, request
-    out.requests += 1
-
 
 cdef uint8_t *head_begin(Exchange *x, int status, size_t more) noexcept nogil:
     """Begins a head and counts the response; returns where its fields go. There is capacity for those that the mount

@@ -2,7 +2,7 @@
 
 Owns: what a route allows, the messages that are being received, pings and pongs, the closing handshake, compression,
 and what becomes of messages for a slow reader.
-Refuses to know: HTTP, Python, topics, other threads.
+Refuses to know: HTTP, Python, what topics are, how other threads' commands come.
 
 A message that is kept lies in a block behind WS_MAX_HEADER bytes; its header ends where it begins (message_new,
 frame_at). The echo unmasks a whole message from the receive buffer straight into the write buffer.
