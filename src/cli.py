@@ -246,12 +246,13 @@ def greet(server: c1m.Server, plan: Plan, verb: str = "serves") -> None:
     alone = list(plan.roots) == ["/"]
     what = "its console" if plan.console else server._roots[0][2].path if alone else f"what {plan.source} says"
     click.echo(f"c1m {c1m.__version__} {verb} {what}")
+    listed = {(host, prefix): root.path for host, prefix, root in ([] if alone or plan.console else server._roots)}
     if place:
-        more = server.ports[1:]
-        click.echo(f"  http://{place}/" + (f"   and on ports {_ranges(more)}" if more else ""))
-    for host, prefix, root in [] if alone or plan.console else server._roots:
+        here, more = listed.pop(("", ""), ""), _ranges(server.ports[1:])
+        click.echo(f"  http://{place}/" + f"   {here}" * bool(here) + f"   and on ports {more}" * bool(more))
+    for (host, prefix), path in listed.items():
         at = f"{host}:{server.ports[0]}" if host and place else host or place
-        click.echo(f"  {'http://' if place else ''}{at}{prefix}/   {root.path}")
+        click.echo(f"  {'http://' if place else ''}{at}{prefix}/   {path}")
     for path in plan.routes:
         click.echo(f"  {'ws://' if place else ''}{place}{path}   {plan.handlers.get(path, 'echo')}")
     for path in options.unix:

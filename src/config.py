@@ -118,10 +118,12 @@ def revalidated(values: dict[str, Any]) -> dict[str, Any]:
     """A root's options with NO_CACHE for what its own patterns leave over, unless they are said to be none, or a header
     field says it.
     """
-    cache = values.get("cache")
+    cache: dict[str, str] | None = values.get("cache")
     told = any(name.lower() == "cache-control" for name in values.get("headers", ()))
-    full = len(cache or ()) >= RootOptions.options["cache"].kind.most  # type: ignore[attr-defined]
-    return values if told or full or cache == {} else {**values, "cache": NO_CACHE | (cache or {})}
+    full = len(cache or ()) == RootOptions.options["cache"].kind.most  # type: ignore[attr-defined]
+    if told or full or cache == {} or (cache and "*" in cache):
+        return values
+    return {**values, "cache": {**(cache or {}), **NO_CACHE}}
 
 
 def console() -> c1m.Root:
@@ -185,7 +187,7 @@ class _Reader:
             self.roots(plan, document["root"])
         routes = document.get("websocket", {})
         if not isinstance(routes, dict):
-            raise Wrong(f'{self.place("websocket")}: {routes!r} is no table of URL paths: write [websocket."/path"]')
+            raise Wrong(f'{self.place("websocket")}: this is no table of URL paths: write [websocket."/path"]')
         for path, table in routes.items():
             self.route(plan, path, table)
         return plan
@@ -218,7 +220,7 @@ class _Reader:
     def route(self, plan: Plan, path: str, given: Any) -> None:
         place = self.place("websocket", path)
         if not isinstance(given, dict):
-            raise Wrong(f"{place}: {given!r} is no table of a route's options: write [websocket.\"{path}\"]")
+            raise Wrong(f'{place}: this is no table of a route: write [websocket."/path"], and its options below')
         part = plan.add_route(path, place)
         handler = given.get("handler")
         options = {name: value for name, value in given.items() if name != "handler"}
@@ -247,8 +249,11 @@ class _Reader:
             kind.check(name, loaded)
         except OSError as error:
             raise Wrong(f"{self.place(*keys)}: {_said(error.strerror)}: {error.filename}") from None
-        except (ValueError, TypeError) as error:
+        except ValueError as error:
             raise Wrong(f"{self.place(*keys, *self.wrong(kind, given))}: {_said(error, name)}") from None
+        except TypeError as error:
+            place = self.place(*keys, *self.wrong(kind, given))
+            raise Wrong(f"{place}: {_said(error, name)} (wanted: {kind.toml})") from None
         return loaded
 
     def wrong(self, kind: Any, given: Any) -> tuple[str | int, ...]:

@@ -72,7 +72,7 @@ class Seconds(Kind):
     """A duration. Its text is a number of seconds, or one with a unit: "500ms", "2m"."""
 
     takes, metavar, range, suffix = "float", "SECONDS", "above 0, at most a year", "_ms"
-    toml = 'seconds: a number, or a string with a unit: "500ms", "2m"'
+    toml = "seconds"
 
     def check(self, name: str, value: Any) -> float:
         if not isinstance(value, (int, float)) or isinstance(value, bool):
@@ -102,7 +102,7 @@ class Amount(Kind):
     def __init__(self, least: int, most: int, unit: str = "") -> None:
         self.least, self.most = least, most
         self.metavar = unit.upper() or "N"
-        self.toml = 'bytes: a whole number, or a string with a unit: "64KiB", "1MiB"' if unit else "whole number"
+        self.toml = unit or "whole number"
         self.range = f"{least} to {most}"
 
     def check(self, name: str, value: Any) -> int:
@@ -260,7 +260,7 @@ class Directory(Path):
 
 
 class Port(Kind):
-    takes, metavar, toml = "int", "N|N-M", 'number, or range as a string: "8001-8030"'
+    takes, metavar, toml = "int", "N|N-M", 'port, or range such as "8001-8030"'
     most = 65535
 
     def check(self, name: str, value: Any) -> int:
@@ -286,7 +286,7 @@ class Port(Kind):
 class Mode(Kind):
     """Permissions of a file, in octal where they are text."""
 
-    takes, metavar, toml, range = "int", "MODE", 'mode: 0o660, or "660"', "0 to 0o777"
+    takes, metavar, toml, range = "int", "MODE", '0o660 or "660"', "0 to 0o777"
     most = 0o777
 
     def check(self, name: str, value: Any) -> int:
@@ -310,7 +310,7 @@ class Several(Kind):
     def __init__(self, each: Kind, one: type | tuple[type, ...] = str, most: int | None = None) -> None:
         self.each, self.one, self.most = each, one, most
         self.takes = f"{each.takes} | Iterable[{each.takes}]"
-        self.toml = f"{each.toml}; or a list of them"
+        self.toml = f"{each.toml}, or list of them"
         self.metavar = each.metavar
 
     def check(self, name: str, value: Any) -> tuple[Any, ...]:
@@ -391,7 +391,7 @@ class HeaderFields(Mapped):
     """Header fields, beside some that are sent unless a value of None takes them away; as text that is an empty one."""
 
     takes, metavar = "Mapping[str, str | None]", "NAME=VALUE"
-    toml = 'table of strings; "" stands for None'
+    toml = "table of strings"
 
     def __init__(self, beside: Mapping[str, str]) -> None:
         self.beside = beside
