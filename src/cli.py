@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 import click
 
 import c1m
-from c1m.config import Plan, Wrong, read
-from c1m.kinds import Amount, Choice, Kind, Mapped, Seconds, Several, Switch
+from c1m.config import Plan, read
+from c1m.kinds import Amount, Kind, Mapped, Seconds, Several, Switch
 from c1m.options import GROUPS, Option, Options, RootOptions, RouteOptions, ServerOptions
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -75,7 +75,7 @@ def flags(command: _F) -> _F:
 
 
 def flag_of(name: str, option: Option) -> str:
-    return option.flag and option.flag.name or f"--{name.replace('_', '-')}"
+    return (option.flag and option.flag.name) or f"--{name.replace('_', '-')}"
 
 
 def flag(name: str, option: Option) -> Callable[[_F], _F]:
@@ -159,8 +159,8 @@ def main() -> None:
               help="URL path that echoes WebSocket messages.", notes="default without ROOT: /ws; repeatable")
 @flags
 @click.option("--config", metavar="FILE", cls=GroupedOption, group="Command",
-              help="TOML file that says what to serve: several roots, WebSocket handlers and any option. Flags override "
-              "it, for all its roots and routes.")
+              help="TOML file that says what to serve: several roots, WebSocket handlers and any option. Flags override"
+              " it, for all its roots and routes.")
 @click.option("--check", is_flag=True, cls=GroupedOption, group="Command",
               help="Check all that can be checked without listening, say what would be served, and exit.")
 def serve(root: str | None, config: str | None, check: bool, **values: Any) -> None:
@@ -180,12 +180,12 @@ def serve(root: str | None, config: str | None, check: bool, **values: Any) -> N
     except OSError as error:
         failure = Mistake if check else click.ClickException
         raise failure(_sentence(error)) from None
-    except (ValueError, RuntimeError) as error:
+    except ValueError as error:
         raise Mistake(str(error)) from None
 
 
 def planned(root: str | None, config: str | None, websockets: tuple[str, ...], **values: Any) -> Plan:
-    """What the flags and the configuration file say together. Raises Wrong, and OSError for a file that can't be read."""
+    """What flags and configuration file say together. Raises Wrong, and OSError for a file that can't be read."""
     plan = Plan() if config is None else read(config)
     if root is not None:
         plan.override_root(root)

@@ -86,7 +86,8 @@ def unix_listener(path: str, mode: int | None = None) -> socket.socket:
     except OSError as error:
         listener.close()
         if bound:
-            os.unlink(path)
+            with contextlib.suppress(OSError):
+                os.unlink(path)
         raise OSError(error.errno, f"cannot listen on {path}: {error.strerror or error}") from None
     return listener
 

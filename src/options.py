@@ -264,7 +264,9 @@ class ServerOptions(Options, group="Limits and timeouts"):
         file anew. Lines that can't be written, or not as fast as they come, are dropped and counted. A pipe
         needs a reader from the start""",
         shown=" None: no log",
-        flag=Flag("File to append a line to for every answer, - to print it. SIGUSR1 reopens it.", metavar="FILE|-"),
+        flag=Flag(
+            "File to append a line to for every answer, - to print it. SIGUSR1 reopens it.", metavar="FILE|-"
+        ),
         group="Log",
     )
     access_log_format: str = option(
@@ -320,8 +322,8 @@ class RootOptions(Options, group="Files"):
         file for ``/docs/``. ``*`` fits any characters, slashes too, and ``?`` one; all others mean themselves:
         ``{"*.html": "no-cache", "/assets/*": "public, max-age=31536000, immutable"}``""",
         flag=Flag(
-            "Cache-Control by pattern, the first that fits, such as '/assets/*=max-age=86400'. A pattern with a slash in "
-            "front is held against the path, any other against the file's name. What none fits is sent with no-cache."
+            "Cache-Control by pattern, the first that fits, such as '/assets/*=max-age=86400'. A pattern with a slash"
+            " in front is held against the path, any other against the file's name. What none fits is sent with no-cache."
         ),
     )
     headers: dict[str, str | None] = option(
@@ -411,7 +413,9 @@ class RouteOptions(Options, group="WebSocket"):
         shown=" None: it costs more CPU than most networks are worth",
         flag=Flag("permessage-deflate, with memory that all connections share, or with some of each one's own."),
     )
-    window_bits: int = option(15, Amount(9, 15), "{range}", flag=Flag("Size of the compression's window, as a power of two."))
+    window_bits: int = option(
+        15, Amount(9, 15), "{range}", flag=Flag("Size of the compression's window, as a power of two.")
+    )
     memory_level: int = option(
         8, Amount(1, 9), "{range}, as zlib counts", flag=Flag("Memory for the compression, as zlib counts.")
     )
