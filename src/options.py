@@ -323,7 +323,8 @@ class RootOptions(Options, group="Files"):
         ``{"*.html": "no-cache", "/assets/*": "public, max-age=31536000, immutable"}``""",
         flag=Flag(
             "Cache-Control by pattern, the first that fits, such as '/assets/*=max-age=86400'. A pattern with a slash"
-            " in front is held against the path, any other against the file's name. What none fits is sent with no-cache."
+            " in front is held against the path, any other against the file's name. What fits none is sent with"
+            " no-cache."
         ),
     )
     headers: dict[str, str | None] = option(

@@ -26,7 +26,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 # Texts of which each kind of option takes some, and refuses others.
 TEXTS = [
     "7", "12", "660", "on", "json", "shared", "latest", "2.5", "500ms", "64KiB", "7001-7003", "https://a.example",
-    "x=text/x-x", "*.a=max-age=5", "X-A=b", "a.b", "-1", "x y", "a/b", "=", "", "\0", "é" * 200,
+    "x=text/x-x", "x=gzip", "utf-8", "*.a=max-age=5", "X-A=b", "a.b", "-1", "x y", "a/b", "=", "", "\0", "é" * 200,
 ]
 
 OPTIONS = [
@@ -62,7 +62,7 @@ def wanted(declaration, name, value):
 
 def values_of(kind, default):
     """Texts that a kind takes, with their values; the default is none of them."""
-    for text in TEXTS:
+    for text in [*TEXTS, *filter(None, getattr(kind, "values", ()))]:
         with contextlib.suppress(ValueError, TypeError):
             value = kind.parse(text)
             if kind.check("x", value) != default:
@@ -125,12 +125,14 @@ def config(directory, declaration, lines):
 
 
 def written(kind, text, value):
-    """The text of a flag, as TOML: a whole number as one, a mapping as a table, all else as a string."""
-    if isinstance(kind, Mapped):
-        return "{" + ", ".join(f"{json.dumps(k)} = {json.dumps(v or '')}" for k, v in value.items()) + "}"
-    if isinstance(kind, Several):
+    """The text of a flag, as TOML: a whole number as one, mappings as tables, lists as arrays, all else as a string."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key)} = {written(kind, '', each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list):
         return json.dumps(value)
-    return str(value) if isinstance(value, int) else json.dumps(text, ensure_ascii=False)
+    if isinstance(value, int):
+        return str(value)
+    return json.dumps(text or value or "", ensure_ascii=False)
 
 
 @pytest.mark.parametrize(("declaration", "name"), OPTIONS)
@@ -144,8 +146,8 @@ def test_what_is_wrong_is_told_in_a_line_that_names_the_flag(declaration, name, 
             option.kind.check(name, option.kind.parse(text))
         except (ValueError, TypeError):
             done = CliRunner().invoke(main, ["serve", str(tmp_path), "--websocket", "/ws", flag, text, "--check"])
-            assert (done.exit_code, done.stdout) == (2, "")
-            assert re.fullmatch(rf"Error: {flag}: [^\n]+\n", done.stderr), done.stderr
+            assert done.exit_code == 2
+            assert re.fullmatch(rf"Error: {flag}: [^\n]+\n", done.output), done.output
 
 
 @pytest.mark.parametrize(("declaration", "name"), OPTIONS)
