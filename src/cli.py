@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import click
 
 import c1m
-from c1m.config import Plan, read
+from c1m.config import Plan, Wrong, read
 from c1m.kinds import Amount, Kind, Mapped, Seconds, Several, Switch
 from c1m.options import GROUPS, Option, Options, RootOptions, RouteOptions, ServerOptions
 
@@ -185,8 +185,11 @@ def serve(root: str | None, config: str | None, check: bool, **values: Any) -> N
 
 
 def planned(root: str | None, config: str | None, websockets: tuple[str, ...], **values: Any) -> Plan:
-    """What flags and configuration file say together. Raises Wrong, and OSError for a file that can't be read."""
-    plan = Plan() if config is None else read(config)
+    """What flags and configuration file say together. Raises Wrong."""
+    try:
+        plan = Plan() if config is None else read(config)
+    except OSError as error:
+        raise Wrong(f"--config: {_sentence(error)}") from None
     if root is not None:
         plan.override_root(root)
     plan.console = config is None and root is None

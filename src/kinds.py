@@ -238,20 +238,23 @@ class Path(Kind):
 
     def check(self, name: str, value: Any) -> str:
         try:
-            return os.fsdecode(value)
+            path = os.fsdecode(value)
         except TypeError:
             raise TypeError(f"{name}: {value!r} is not a path") from None
+        if not path or "\0" in path:
+            raise ValueError(f"{name}: {value!r} is not a path")
+        return path
 
     def load(self, value: Any, directory: str) -> Any:
         """A relative one starts at the directory of the configuration file."""
-        return os.path.join(directory, value) if isinstance(value, str) and value != self.beside else value
+        return os.path.join(directory, value) if isinstance(value, str) and value not in ("", self.beside) else value
 
 
 class Directory(Path):
     """One that exists, made absolute. Its errors name it as the root that it is to be."""
 
     def check(self, name: str, value: Any) -> str:
-        path = super().check("root", value)
+        path = super().check("root", value) if value not in ("", b"") else ""
         if not os.path.exists(path):
             raise FileNotFoundError(errno.ENOENT, "root: no such directory", path)
         if not os.path.isdir(path):

@@ -65,7 +65,7 @@ def addresses(host: str, port: int) -> list[tuple[Any, ...]]:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
         raise OSError(error.errno, f"host: {host!r} is not known ({error.strerror})") from None
-    except UnicodeError:
+    except ValueError:  # UnicodeError, or a NUL
         raise ValueError(f"host: {host!r} is not a host name") from None
     return list(dict.fromkeys(found))
 

@@ -33,6 +33,7 @@ class _Scan:
 
     def __init__(self, text: str) -> None:
         self.text, self.at = text, 0
+        self.line, self.counted = 1, 0           # the line of a place up to which they are counted
         self.lines: dict[Keys, int] = {}
         self.elements: dict[Keys, int] = {}      # how many each array of tables has so far
         table: Keys = ()
@@ -50,7 +51,10 @@ class _Scan:
         self.at = found.end()
 
     def note(self, keys: Keys, at: int) -> None:
-        self.lines.setdefault(keys, self.text.count("\n", 0, at) + 1)
+        """Places come in their order in the text."""
+        self.line += self.text.count("\n", self.counted, at)
+        self.counted = at
+        self.lines.setdefault(keys, self.line)
 
     def dotted(self) -> list[tuple[str, int]]:
         """A key, with the places of its parts; goes behind it and the blanks that follow."""

@@ -392,7 +392,7 @@ def test_check_says_what_would_be_served(folder):
     ([".", "--unix", "/nowhere/socket"], "unix: No such file or directory: /nowhere"),
     ([".", "--access-log", "/nowhere/log"], "access_log: No such file or directory: /nowhere"),
     ([".", "--host", "no host"], None),
-    (["--config", "/nowhere/c1m.toml"], "No such file or directory: /nowhere/c1m.toml"),
+    (["--config", "/nowhere/c1m.toml"], "--config: No such file or directory: /nowhere/c1m.toml"),
 ])
 def test_check_finds_what_would_fail(arguments, told):
     out, errors, status = ended("serve", *arguments, "--check")

@@ -266,6 +266,7 @@ def test_a_flag_without_help_has_the_beginning_of_the_documentation(text, says):
     (Path(), "a", "/etc/c1m/a"),
     (Path(), "/a", "/a"),
     (Path("-"), "-", "-"),
+    (Path(), "", ""),                                            # for check() to refuse
     (Several(Path()), ["a", "/b"], ["/etc/c1m/a", "/b"]),
     (HeaderFields({}), {"A": "", "B": "b"}, {"A": None, "B": "b"}),
     (Mapped(), "a=b", "a=b"),

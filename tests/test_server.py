@@ -62,6 +62,9 @@ def root(tmp_path):
     ({"host": None}, TypeError, "host"),
     ({"host": ["127.0.0.1", 5]}, TypeError, "host"),
     ({"unix": 5}, TypeError, "unix"),
+    ({"unix": "a\0"}, ValueError, "unix"),
+    ({"unix": ""}, ValueError, "unix"),
+    ({"access_log": ""}, ValueError, "access_log"),
     ({"unix": ["a", 5]}, TypeError, "unix"),
     *(({name: value}, error, name)
       for name in ("head_timeout", "keep_alive_timeout", "write_timeout", "shutdown_timeout")
