@@ -145,7 +145,7 @@ def test_while_the_child_is_busy_the_parent_serves_on(way):
                         assert client.echo(b"%d" % i, TEXT) == (TEXT, b"%d" % i)
                     with WebSocket(port) as another:
                         assert another.echo(b"new", TEXT) == (TEXT, b"new")
-                assert not tcp_sockets(child)
+                until(lambda: not tcp_sockets(child), "the child to close them")
             b.send(frame(TEXT, b"end"))
             for client in (a, b):
                 assert client.closing() == 1001
@@ -189,7 +189,7 @@ sys.stdin.readline()
             served.say("fork")
             child = int(served.line())
             with killed(child):
-                assert not tcp_sockets(child)
+                until(lambda: not tcp_sockets(child), "the child to close them")
                 for client in (a, b, c, d):
                     assert client.echo(b"x", TEXT) == (TEXT, b"x")
                 for client in (a, b):

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -61,6 +62,9 @@ def root(tmp_path):
     ({"host": None}, TypeError, "host"),
     ({"host": ["127.0.0.1", 5]}, TypeError, "host"),
     ({"unix": 5}, TypeError, "unix"),
+    ({"unix": "a\0"}, ValueError, "unix"),
+    ({"unix": ""}, ValueError, "unix"),
+    ({"access_log": ""}, ValueError, "access_log"),
     ({"unix": ["a", 5]}, TypeError, "unix"),
     *(({name: value}, error, name)
       for name in ("head_timeout", "keep_alive_timeout", "write_timeout", "shutdown_timeout")
@@ -217,6 +221,57 @@ def test_what_is_no_place_for_a_unix_socket_is_named_and_left_alone(root, tmp_pa
         c1m.Server(root, ports=[0], unix=tmp_path / name).listen()
     assert f"cannot listen on {tmp_path / name}" in str(raised.value)
     assert (tmp_path / "file").read_text() == "precious"
+
+
+@pytest.fixture
+def umask():
+    before = os.umask(0)
+    yield os.umask
+    os.umask(before)
+
+
+@pytest.mark.parametrize("mask", [0, 0o022, 0o077])
+@pytest.mark.parametrize("mode", [None, 0o600, 0o660, 0o666, 0o777])
+def test_a_unix_socket_has_the_mode_that_was_asked_for(root, tmp_path, umask, mode, mask):
+    umask(mask)
+    path = tmp_path / "socket"
+    with c1m.Server(root, ports=[], unix=path, unix_mode=mode):
+        assert stat.S_IMODE(path.stat().st_mode) == (0o777 & ~mask if mode is None else mode)
+        assert get(path, "/a.txt").body == b"a"
+
+
+@pytest.mark.parametrize("mask", [0, 0o022])
+def test_a_unix_socket_is_never_open_to_more(root, tmp_path, umask, mask, monkeypatch):
+    """From bind() on it has no right that was not asked for, and until it has them all nobody can connect."""
+    umask(mask)
+    path, before = tmp_path / "socket", []
+
+    def set_mode(path, mode, then=c1m.listeners.set_mode):
+        before.append(stat.S_IMODE(os.stat(path).st_mode))
+        with pytest.raises(ConnectionRefusedError), socket.socket(socket.AF_UNIX) as early:
+            early.connect(path)
+        then(path, mode)
+
+    monkeypatch.setattr("c1m.listeners.set_mode", set_mode)
+    with c1m.Server(root, ports=[], unix=path, unix_mode=0o660):
+        assert before == [0o660 & ~mask]
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
+
+
+def test_what_replaces_a_unix_socket_keeps_its_mode(root, tmp_path, umask, monkeypatch):
+    path, precious = tmp_path / "socket", tmp_path / "precious"
+    precious.write_text("")
+    precious.chmod(0o600)
+
+    def set_mode(path, mode, then=c1m.listeners.set_mode):
+        os.unlink(path)
+        os.symlink(precious, path)
+        then(path, mode)
+
+    monkeypatch.setattr("c1m.listeners.set_mode", set_mode)
+    with pytest.raises(OSError, match=r"cannot listen on .*: it was replaced by something else"):
+        c1m.Server(root, ports=[], unix=path, unix_mode=0o666).listen()
+    assert stat.S_IMODE(precious.stat().st_mode) == 0o600
 
 
 # ---- starting and stopping ----
