@@ -26,6 +26,8 @@ with tempfile.TemporaryDirectory() as directory:
         cache={"*.html": "no-cache", "/assets/*": "public, max-age=31536000, immutable"},
         # Header fields for every file. None takes away one that is sent by default.
         headers={"Referrer-Policy": "no-referrer", "X-Content-Type-Options": None},
+        # The encoding that is said of text. None says none, for old pages that do so themselves.
+        charset="utf-8",
         # Sites whose scripts may read the files; "*" for any.
         cors=["https://example.org"],
         # Follows symbolic links, even out of the directory. Only where nobody else can make any.

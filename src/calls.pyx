@@ -18,15 +18,15 @@ from libc.stdint cimport uint8_t
 from libc.string cimport strerror
 
 from c1m.buf cimport Block, Slice, block_copy, block_unref, put, put_text
-from c1m.files cimport files_directory
+from c1m.files cimport files_broken, files_directory
 from c1m.handlers import Closed, Reject
 from c1m.http cimport GET, HttpRequest
 from c1m.linux cimport EMFILE, ENFILE, ENOMEM, close
 from c1m.reactor cimport (
-    MAX_PEER_TEXT, NOTE_FULL, NOTE_NOT_FULL, NOTIFY_DRAIN, Conn, conn_peer, conn_send, handle_of,
+    MAX_PEER_TEXT, NOTE_FULL, NOTE_NOT_FULL, NOTE_UNREADABLE, NOTIFY_DRAIN, Conn, conn_peer, conn_send, handle_of,
 )
 from c1m.response cimport head_begin, head_end, put_length, respond_status
-from c1m.semantics cimport http_accepts
+from c1m.semantics cimport http_accepts, http_precondition
 from c1m.static cimport path_below
 from c1m.websocket cimport Application, Handler, Request, Sent, WebSocket
 from c1m.ws cimport WS_TEXT
@@ -39,6 +39,7 @@ cdef extern from "Python.h":
     void PyGILState_Release(PyGILState_STATE state) noexcept nogil
 
 cdef enum:
+    LISTING_ETAG = 34            # bytes of one: two quotes, 32 hexadecimal digits
     MAX_REJECT = 16384           # bytes of a Reject's fields and body, more than it takes itself
 
 
@@ -287,9 +288,21 @@ cdef void call_note(Calls *k, int what, int number) noexcept nogil:
             app.log(logging.ERROR, "out of file descriptors: no new connections until one closes (raise `ulimit -n`)")
         elif what == NOTE_NOT_FULL:
             app.log(logging.INFO, "accepting new connections again")
+        elif what == NOTE_UNREADABLE:
+            reason = strerror(number).decode("utf-8", "replace")
+            app.log(logging.ERROR, f"a file that was being sent can't be read, and its connection was closed: {reason}")
         else:
             reason = strerror(number).decode("utf-8", "replace")
             app.log(logging.ERROR, f"epoll can't watch a new connection, which was closed: {reason}")
+
+
+cdef void call_unreadable(void *owner, Exchange *x, int fault) noexcept nogil:
+    """A file or directory can't be read, for a reason that is the administrator's business."""
+    gil_take(<Calls *>owner)
+    with gil:
+        path = x.path.at[:x.path.n].decode("utf-8", "replace")
+        reason = strerror(fault).decode("utf-8", "replace")
+        (<Application>(<Calls *>owner).app).log(logging.ERROR, f"{path!r} can't be read: {reason}")
 
 
 cdef bint call_list(void *owner, Exchange *x, const Mount *m) noexcept nogil:
@@ -297,37 +310,55 @@ cdef bint call_list(void *owner, Exchange *x, const Mount *m) noexcept nogil:
     cdef Calls *k = <Calls *>owner
     cdef int directory = files_directory(&k.files.files, m.root, path_below(m, x.path))
     cdef bint json = http_accepts(x.request, b"application/json") > http_accepts(x.request, b"text/html")
+    cdef uint8_t[LISTING_ETAG] etag
     cdef Block *page
     cdef uint8_t *to
-    cdef int status = 500
+    cdef int status = 500, condition
     x.by_accept = True
+    if directory < 0 and files_broken(-directory):
+        respond_status(x, 500, b"")
+        call_unreadable(owner, x, -directory)
+        return True
     if directory == -EMFILE or directory == -ENFILE or directory == -ENOMEM:
         respond_status(x, 503, b"")
         return True
     if directory < 0:
         return False
-    page = page_new(k, x, m, directory, json, &status)
+    page = page_new(k, x, m, directory, json, &etag[0], &status)
     close(directory)
     if page == NULL:
         respond_status(x, status, b"")
         return True
-    to = head_begin(x, 200, 0)
-    to = put_text(to, b"Content-Type: application/json\r\n" if json else b"Content-Type: text/html; charset=utf-8\r\n")
-    to = put_text(to, b"Cache-Control: no-cache\r\n")
-    head_end(x, put_length(x, put(to, m.fields.at, m.fields.n), page.size))
-    if x.request.method == GET:
-        conn_send(x.out.r, x.c, page, 0, page.size)
+    condition = http_precondition(x.request, Slice(&etag[0], LISTING_ETAG), -1)
+    if condition == 412:
+        respond_status(x, 412, b"")
+        block_unref(page)
+        return True
+    to = put_text(head_begin(x, condition or 200, 0), b"ETag: ")
+    to = put_text(put(to, &etag[0], LISTING_ETAG), b"\r\nCache-Control: no-cache\r\n")
+    to = put(to, m.fields.at, m.fields.n)
+    if condition == 304:
+        head_end(x, put_text(to, b"\r\n"))
+    else:
+        to = put_text(to, b"Content-Type: ")
+        to = put_text(to, b"application/json\r\n" if json else b"text/html; charset=utf-8\r\n")
+        head_end(x, put_length(x, to, page.size))
+        if x.request.method == GET:
+            conn_send(x.out.r, x.c, page, 0, page.size)
     block_unref(page)
     return True
 
 
-cdef Block *page_new(Calls *k, Exchange *x, const Mount *m, int directory, bint json, int *status) noexcept nogil:
-    """The page that lists a directory. NULL: none could be made, and what status says so."""
+cdef Block *page_new(
+    Calls *k, Exchange *x, const Mount *m, int directory, bint json, uint8_t *etag, int *status
+) noexcept nogil:
+    """The page that lists a directory, and its ETag. NULL: none could be made, and what status says so."""
     cdef int root = -1 if k.files.files.roots[m.root].follow_symlinks else k.files.files.roots[m.root].dir
     gil_take(k)
     with gil:
         try:
-            text = (<object>k.list)(directory, root, x.path.at[:x.path.n], json, x.out.r.now_ms)
+            text, tag = (<object>k.list)(directory, root, x.path.at[:x.path.n], json, x.out.r.now_ms)
+            put(etag, <const uint8_t *><bytes>tag, LISTING_ETAG)
             return block_copy(<const uint8_t *><bytes>text, len(text))
         except BaseException as error:
             if isinstance(error, OSError) and error.errno in (EMFILE, ENFILE):

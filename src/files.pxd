@@ -3,6 +3,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from c1m.buf cimport Block, Slice
+from c1m.coding cimport Coding
 from c1m.linux cimport timespec
 from c1m.siphash cimport SipKey
 
@@ -11,6 +12,7 @@ cdef enum FindResult:
     FILE_DIRECTORY               # the path names a directory and lacks its slash
     FILE_NONE                    # nothing to be served under this name
     FILE_BUSY                    # out of descriptors or memory
+    FILE_FAILED                  # it may be there, but can't be read: Files.fault says why
 
 cdef enum:
     MAX_PATH = 4095              # bytes of a path below a root: PATH_MAX less its NUL
@@ -21,6 +23,10 @@ cdef enum:
     MAX_INDEX_NAMES = 8
     SPARES = 16                  # descriptors held in reserve
 
+cdef struct MediaType:
+    Slice name
+    bint takes_charset           # its mount may say one of it
+
 cdef struct File:                # what is known of a path that was found; valid until the next files_find
     File *chain                  # next in its bucket
     File *newer                  # by when it was last checked
@@ -28,12 +34,12 @@ cdef struct File:                # what is known of a path that was found; valid
     Block *body                  # the contents, or the open file
     Block *head                  # the caller's, set by files_keep
     int64_t size, mtime          # bytes; Unix time in seconds
-    int64_t modified             # mtime as clients are told: neither before 1970 nor after the last change (ctime)
+    int64_t modified             # mtime as clients are told: not after the last change (ctime); -1: it says nothing
     long mtime_ns
     timespec changed             # st_ctime, which cannot be set: tells of a change that kept size and mtime
     uint64_t device, inode
     int64_t checked_ms           # when it was last seen to be unchanged
-    Slice type                   # media type
+    const MediaType *type
     Slice etag
     uint8_t[MAX_ETAG] etag_text
     int64_t sidecars_ms          # when they were last looked for, 0 for never
@@ -54,9 +60,9 @@ cdef struct Root:
     int index_n
     Slice[MAX_INDEX_NAMES] index      # files served for their directory: the first that exists
 
-cdef struct MediaType:
+cdef struct TypeSlot:
     uint8_t[MAX_EXTENSION + 1] extension     # lower case, NUL-padded; empty slots begin with NUL
-    Slice name
+    MediaType type
 
 cdef struct Files:
     Root[MAX_ROOTS] roots
@@ -64,8 +70,8 @@ cdef struct Files:
     bint no_openat2              # this kernel or sandbox lacks it
     int[SPARES] spares           # descriptors in reserve for when the process has no other left
     int spares_n
-    MediaType *types             # hash table
-    Slice default_type
+    TypeSlot *types              # hash table
+    MediaType default_type
     SipKey key                   # of the hash
     File **buckets
     uint32_t bucket_count        # a power of two
@@ -76,15 +82,18 @@ cdef struct Files:
     int count, open_count        # files in the cache; of them held open
     size_t bytes                 # of memory that they take
     uint64_t hits, misses
+    int fault                    # errno of what was FILE_FAILED last
 
 cdef bint files_init(Files *f, int max_files, size_t max_bytes) noexcept nogil
 cdef void files_free(Files *f) noexcept nogil
 cdef int files_root(Files *f, const char *path, bint follow_symlinks) noexcept nogil
 cdef bint files_index(Files *f, int root, Slice name) noexcept nogil
-cdef bint files_type(Files *f, Slice extension, Slice name) noexcept nogil
+cdef bint files_type(Files *f, Slice extension, MediaType type) noexcept nogil
 cdef FindResult files_find(
     Files *f, int root, Slice path, uint32_t codings, int64_t now_ms, File **found
 ) noexcept nogil
+cdef bint files_broken(int fault) noexcept nogil
+cdef Coding files_coding(Slice etag) noexcept nogil
 cdef void files_keep(Files *f, File *file, Block *head) noexcept nogil
 cdef void files_forget(Files *f, int64_t now_ms) noexcept nogil
 cdef int files_directory(Files *f, int root, Slice path) noexcept nogil

@@ -29,9 +29,10 @@ from libc.string cimport memcmp, memcpy, memset, strdup, strlen
 from c1m.buf cimport block_new, block_unref, load_be64, put, put_text
 from c1m.coding cimport BROTLI, CODINGS, GZIP, IDENTITY, ZSTD, Coding
 from c1m.linux cimport (
-    EAGAIN, EMFILE, ENFILE, ENOENT, ENOMEM, ENOSYS, EPERM, EXDEV, F_DUPFD_CLOEXEC, O_CLOEXEC, O_DIRECTORY, O_NOCTTY,
-    O_NONBLOCK, O_PATH, O_RDONLY, RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, S_ISDIR, S_ISREG, SYS_openat2, c_open, close,
-    errno, fcntl, fstat, open_how, openat, pread, readlink, stat_t, syscall, timespec,
+    EAGAIN, EINTR, EIO, EMFILE, ENFILE, ENOENT, ENOMEM, ENOSYS, ENOTCONN, EPERM, EREMOTEIO, ESTALE, ETIMEDOUT,
+    EUCLEAN, EXDEV, F_DUPFD_CLOEXEC, O_CLOEXEC, O_DIRECTORY, O_NOCTTY, O_NONBLOCK, O_PATH, O_RDONLY, RESOLVE_BENEATH,
+    RESOLVE_NO_MAGICLINKS, S_ISDIR, S_ISREG, SYS_openat2, c_open, close, errno, fcntl, fstat, open_how, openat, pread,
+    readlink, stat_t, syscall, timespec,
 )
 from c1m.siphash cimport SipKey, sip_key_new, siphash13
 
@@ -43,6 +44,7 @@ cdef extern from "openssl/sha.h" nogil:
 cdef enum:
     MAX_SMALL = 32 << 10         # bytes that are read into memory at once,
     MAX_WARM = 128 << 10         # and from the second request on; beyond, sendfile costs less than a copy
+    HASHED_END = 4096            # bytes at each end of a larger file that its ETag is of
     MAX_OPEN = 256               # files held open
     MAX_OPEN_TRIES = 8           # of openat2(2), while renames elsewhere make it fail
     MAX_PROC_LINK = 32           # "/proc/self/fd/", ten digits, NUL
@@ -67,7 +69,7 @@ cdef bint files_init(Files *f, int max_files, size_t max_bytes) noexcept nogil:
     while f.bucket_count < <uint32_t>max_files:
         f.bucket_count *= 2
     f.buckets = <File **>calloc(f.bucket_count, sizeof(File *))
-    f.types = <MediaType *>calloc(TYPES, sizeof(MediaType))
+    f.types = <TypeSlot *>calloc(TYPES, sizeof(TypeSlot))
     return f.buckets != NULL and f.types != NULL and sip_key_new(&f.key)
 
 
@@ -152,18 +154,18 @@ cdef bint files_index(Files *f, int root, Slice name) noexcept nogil:
 
 # ---- media types ----
 
-cdef bint files_type(Files *f, Slice extension, Slice name) noexcept nogil:
+cdef bint files_type(Files *f, Slice extension, MediaType type) noexcept nogil:
     """Sets the media type of an extension (lower case, no dot). The slices' bytes must outlive f. False: the table
     is full."""
     cdef uint8_t[MAX_EXTENSION + 1] key
-    cdef MediaType *slot
+    cdef TypeSlot *slot
     if not extension_key(extension, key):
         return True              # a longer extension is never looked up either
     slot = type_slot(f, key)
     if slot == NULL:
         return False
     memcpy(slot.extension, key, MAX_EXTENSION + 1)
-    slot.name = name
+    slot.type = type
     return True
 
 
@@ -180,10 +182,10 @@ cdef inline bint extension_key(Slice extension, uint8_t *key) noexcept nogil:
     return True
 
 
-cdef MediaType *type_slot(Files *f, const uint8_t *key) noexcept nogil:
+cdef TypeSlot *type_slot(Files *f, const uint8_t *key) noexcept nogil:
     """The slot that holds this extension or is free for it; NULL if the table is full."""
     cdef uint64_t at = siphash13(&f.key, key, MAX_EXTENSION + 1)
-    cdef MediaType *slot
+    cdef TypeSlot *slot
     cdef int i
     for i in range(TYPES):
         slot = &f.types[(at + i) & (TYPES - 1)]
@@ -192,17 +194,17 @@ cdef MediaType *type_slot(Files *f, const uint8_t *key) noexcept nogil:
     return NULL
 
 
-cdef Slice type_of(Files *f, Slice path) noexcept nogil:
+cdef const MediaType *type_of(Files *f, Slice path) noexcept nogil:
     """The media type that goes with the path's extension."""
     cdef uint8_t[MAX_EXTENSION + 1] key
-    cdef MediaType *slot
+    cdef TypeSlot *slot
     cdef size_t i = path.n
     while i > 0 and path.at[i - 1] != c'.' and path.at[i - 1] != c'/':
         i -= 1
     if i == 0 or path.at[i - 1] != c'.' or not extension_key(Slice(path.at + i, path.n - i), key):
-        return f.default_type
+        return &f.default_type
     slot = type_slot(f, key)
-    return f.default_type if slot == NULL or slot.extension[0] == 0 else slot.name
+    return &f.default_type if slot == NULL or slot.extension[0] == 0 else &slot.type
 
 
 # ---- the walk below a root ----
@@ -291,7 +293,8 @@ cdef FindResult files_find(
     """Finds what an unescaped path that begins with a slash names; with FILE_FOUND, found is set.
 
     codings: those that the client prefers to the file as it is, best first, 2 bits for each Coding from the low end; 0
-    ends them. The first that there is a sidecar for, none older than the file, is found instead of the file: its path
+    ends them. The first that there is a sidecar for, none older than the file by a second, is found instead of the file: its
+    path
     and media type are the file's, its contents, time and ETag its own. Sidecars are looked for once a second at most.
     """
     cdef Wanted wanted
@@ -345,7 +348,7 @@ cdef inline bint is_wanted(const File *file, const Wanted *w) noexcept nogil:
 
 
 cdef void sidecars_refresh(Files *f, File *file, int64_t now_ms) noexcept nogil:
-    """Looks which sidecars a file has, none older than it, unless that was done within the last second."""
+    """Looks which sidecars a file has, none older than it by a second, unless that was done within the last second."""
     cdef char[MAX_PATH + 1] name
     cdef stat_t stat
     cdef int coding, fd
@@ -370,10 +373,9 @@ cdef inline Slice path_of(const File *file) noexcept nogil:
 
 
 cdef inline bint older(const timespec *time, const File *file) noexcept nogil:
-    """Whether that time is before the file's. Archives and copies may keep whole seconds only."""
-    if time.tv_sec != file.mtime:
-        return time.tv_sec < file.mtime
-    return time.tv_nsec and time.tv_nsec < file.mtime_ns
+    """Whether that time is before the file's by a second or more: copies and archives may have lost the fraction."""
+    cdef int64_t seconds = file.mtime - time.tv_sec
+    return seconds > 1 or (seconds == 1 and time.tv_nsec <= file.mtime_ns)
 
 
 cdef int files_directory(Files *f, int root, Slice path) noexcept nogil:
@@ -455,16 +457,21 @@ cdef FindResult file_load(Files *f, const Wanted *w, int64_t now_ms, File **foun
     cdef bint directory = w.path.at[w.path.n - 1] == c'/'
     cdef int index = w.index, fd
     cdef stat_t stat
+    f.fault = 0
     while name_of(root, w.path, index, w.coding, name):
         fd = open_sparing(f, root, name, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC)
         # Not for a sidecar: its file may be open, and the one to go.
         while fd == -EMFILE and w.coding == IDENTITY and open_file_drop(f):
             fd = open_sparing(f, root, name, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC)
         if fd >= 0:
-            if fstat(fd, &stat) == 0 and S_ISREG(stat.st_mode):
-                found[0] = file_new(w, fd, &stat)
-                if found[0] == NULL:
-                    return FILE_BUSY
+            if fstat(fd, &stat) < 0:
+                f.fault = errno
+                close(fd)
+                return FILE_FAILED
+            if S_ISREG(stat.st_mode):
+                f.fault = file_new(w, fd, &stat, found)
+                if f.fault:
+                    return FILE_BUSY if f.fault == ENOMEM else FILE_FAILED
                 found[0].index = index
                 found[0].type = type_of(f, root.index[index] if directory else w.path)
                 found[0].checked_ms = now_ms
@@ -476,26 +483,35 @@ cdef FindResult file_load(Files *f, const Wanted *w, int64_t now_ms, File **foun
                 return FILE_DIRECTORY
         elif fd == -EMFILE or fd == -ENFILE or fd == -ENOMEM:
             return FILE_BUSY
+        elif files_broken(-fd):
+            f.fault = -fd
+            return FILE_FAILED
         if not directory or w.coding != IDENTITY:
             break
         index += 1
     return FILE_NONE
 
 
-cdef File *file_new(const Wanted *w, int fd, const stat_t *stat) noexcept nogil:
-    """What is known of an open file, which it takes over. NULL: memory is out, and fd is closed."""
+cdef bint files_broken(int fault) noexcept nogil:
+    """Whether a file that open(2) refuses with this errno may be there all the same: it is the disk, or the network."""
+    return (fault == EIO or fault == ESTALE or fault == ETIMEDOUT or fault == EREMOTEIO or fault == ENOTCONN or
+            fault == EUCLEAN)
+
+
+cdef int file_new(const Wanted *w, int fd, const stat_t *stat, File **made) noexcept nogil:
+    """What is known of an open file, which it takes over. 0, or an errno, and then fd is closed."""
     cdef File *file = <File *>calloc(1, sizeof(File) + w.path.n)
-    if file != NULL:
-        file.body = body_of(fd, stat)
-    if file == NULL or file.body == NULL:
+    cdef int fault = ENOMEM if file == NULL else body_of(fd, stat, &file.body)
+    if fault:
         free(file)
         close(fd)
-        return NULL
+        return fault
     file.size = stat.st_size if file.body.fd >= 0 else <int64_t>file.body.size
     file.mtime = stat.st_mtim.tv_sec
     file.mtime_ns = stat.st_mtim.tv_nsec
-    # A time may be set to anything (utimensat(2)), but not the time at which that was done.
-    file.modified = max(0, min(stat.st_mtim.tv_sec, stat.st_ctim.tv_sec))
+    # A time may be set to anything (utimensat(2)), but not the time at which that was done. Nix and reproducible images
+    # set all of them to 0 or 1, so these tell nothing of a change.
+    file.modified = min(stat.st_mtim.tv_sec, stat.st_ctim.tv_sec) if stat.st_mtim.tv_sec > 1 else -1
     file.changed = stat.st_ctim
     file.device = stat.st_dev
     file.inode = stat.st_ino
@@ -504,40 +520,63 @@ cdef File *file_new(const Wanted *w, int fd, const stat_t *stat) noexcept nogil:
     file.hash = w.hash
     file.path_n = <uint32_t>w.path.n
     memcpy(file.path, w.path.at, w.path.n)
-    if not etag_make(file, stat):
+    fault = etag_make(file, stat)
+    if fault:
         block_unref(file.body)
         free(file)
-        return NULL
-    return file
+        return fault
+    made[0] = file
+    return 0
 
 
-cdef bint etag_make(File *file, const stat_t *stat) noexcept nogil:
+cdef int etag_make(File *file, const stat_t *stat) noexcept nogil:
     """Makes a strong validator (RFC 9110 section 8.8.1): 128 bits of SHA-256, the size, and the sidecar's ending.
 
-    What is hashed are a small file's contents: whoever writes them cannot make two that share an ETag. Of a larger file
-    it is both times, because builds that set every mtime alike would leave only the size to tell versions apart.
-    False: libcrypto is out of memory.
+    The same bytes with the same mtime have the same, whichever machine they are on. What is hashed are a small file's
+    contents: whoever writes them cannot make two that share an ETag. Of a larger file it is its mtime to the
+    nanosecond, for it may be written twice in a second, and its ends: builds that set every mtime alike would leave
+    only the size to tell versions apart, and at an end most formats have a checksum, an index or a build's name.
+    0, or an errno.
     """
     cdef uint8_t[SHA256_DIGEST_LENGTH] digest
-    cdef timespec[2] times
+    cdef uint8_t[16 + 2 * HASHED_END] said
+    cdef int64_t[2] time
     cdef unsigned char *hashed
     if file.size <= MAX_SMALL:
         hashed = SHA256(file.body.data, file.body.size, digest)
     else:
-        times[0], times[1] = stat.st_mtim, stat.st_ctim
-        hashed = SHA256(<const uint8_t *>times, sizeof(times), digest)
+        time[0], time[1] = stat.st_mtim.tv_sec, stat.st_mtim.tv_nsec
+        memset(said, 0, sizeof(said))            # a file that is cut meanwhile
+        memcpy(said, time, sizeof(time))
+        if (read_at(file.body.fd, said + 16, HASHED_END, 0) < 0 or
+                read_at(file.body.fd, said + 16 + HASHED_END, HASHED_END, file.size - HASHED_END) < 0):
+            return errno
+        hashed = SHA256(said, sizeof(said), digest)
     if hashed == NULL:
-        return False
+        return ENOMEM            # libcrypto's
     file.etag = Slice(&file.etag_text[0], snprintf(
         <char *>file.etag_text, MAX_ETAG, '"%016llx%016llx-%llx%s"', <unsigned long long>load_be64(digest),
         <unsigned long long>load_be64(digest + 8), <unsigned long long>file.size, ending_of(<Coding>file.coding)))
-    return True
+    return 0
+
+
+cdef Coding files_coding(Slice etag) noexcept nogil:
+    """The coding of the form that an ETag, with its quotes, is of; IDENTITY also for what is none of ours."""
+    cdef int coding
+    cdef size_t n
+    for coding in range(<int>IDENTITY + 1, <int>CODINGS):
+        n = strlen(ending_of(<Coding>coding))
+        if etag.n > n + 2 and memcmp(etag.at + etag.n - 1 - n, ending_of(<Coding>coding), n) == 0:
+            return <Coding>coding
+    return IDENTITY
 
 
 cdef void file_warm(Files *f, File *file) noexcept nogil:
-    """Reads a file that is held open into memory. If it has become shorter, or memory is out, it stays as it is."""
-    cdef Block *block = block_read(file.body.fd, file.size)
-    if block == NULL or <int64_t>block.size < file.size:
+    """Reads a file that is held open into memory. If it has become shorter, or can't be read, it stays as it is."""
+    cdef Block *block
+    if block_read(file.body.fd, file.size, &block):
+        return
+    if <int64_t>block.size < file.size:
         block_unref(block)
         return
     f.bytes -= memory_of(file)
@@ -548,30 +587,47 @@ cdef void file_warm(Files *f, File *file) noexcept nogil:
     bounds_keep(f, file)
 
 
-cdef Block *block_read(int fd, size_t n) noexcept nogil:
-    """The first n bytes of a file, or as many as there are. NULL: memory is out."""
+cdef inline ssize_t read_at(int fd, uint8_t *to, size_t n, int64_t at) noexcept nogil:
+    """pread(2), whatever signals come."""
+    cdef ssize_t got = pread(fd, to, n, at)
+    while got < 0 and errno == EINTR:
+        got = pread(fd, to, n, at)
+    return got
+
+
+cdef int block_read(int fd, size_t n, Block **made) noexcept nogil:
+    """The first n bytes of a file, or as many as there are. 0, or an errno."""
     cdef Block *block = block_new(n)
     cdef ssize_t got
-    while block != NULL and block.size < n:
-        got = pread(fd, block.data + block.size, n - block.size, block.size)
-        if got <= 0:
+    cdef int fault
+    if block == NULL:
+        return ENOMEM
+    while block.size < n:
+        got = read_at(fd, block.data + block.size, n - block.size, block.size)
+        if got < 0:
+            fault = errno
+            block_unref(block)
+            return fault
+        if got == 0:
             break
         block.size += got
-    return block
+    made[0] = block
+    return 0
 
 
-cdef Block *body_of(int fd, const stat_t *stat) noexcept nogil:
-    """A small file's contents, or a larger one's descriptor, which the block then closes. NULL: memory is out."""
-    cdef Block *block
+cdef int body_of(int fd, const stat_t *stat, Block **made) noexcept nogil:
+    """A small file's contents, or a larger one's descriptor, which the block then closes. 0, or an errno."""
+    cdef int fault
     if stat.st_size > MAX_SMALL:
-        block = block_new(0)
-        if block != NULL:
-            block.fd = fd
-        return block
-    block = block_read(fd, stat.st_size)     # shorter than stat says, if it was cut since
-    if block != NULL:
+        made[0] = block_new(0)
+        if made[0] == NULL:
+            return ENOMEM
+        made[0].fd = fd
+        return 0
+    fault = block_read(fd, stat.st_size, made)           # shorter than stat says, if it was cut since
+    if fault == 0:
         close(fd)
-    return block
+    return fault
 
 
 # ---- the cache: buckets, ages and bounds ----

@@ -29,7 +29,7 @@ cdef enum Method:
     HEAD
     OPTIONS
     CONNECT
-    OTHER_METHOD                 # another that RFC 9110 or 5789 defines: 405
+    OTHER_METHOD                 # another of IANA's registry: 405
     UNKNOWN_METHOD               # 501; with HTTP_FAIL, also one that could not be read
 
 cdef enum HttpKind:              # what http_next or http_response_next found
@@ -70,6 +70,9 @@ cdef enum HttpFlag:              # bits
     EXPECT_UNKNOWN = 16          # requests: 417, whatever else is expected
     UNTIL_CLOSE = 32             # responses: the body ends with the connection
     SWITCHED = 64                # responses: what follows is no HTTP, but the protocol or tunnel that was asked for
+
+cdef enum:
+    ASKS_KEEP_ALIVE = 1 << 9     # HttpHead.options: Connection says keep-alive
 
 cdef enum HttpExpect:            # bits, of the request that a response is for
     FOR_HEAD = 1                 # its method was HEAD
@@ -125,7 +128,7 @@ cdef struct HttpRequest:         # slices point into the bytes given to http_nex
     uint32_t flags               # HttpFlag
     Slice line                   # the request line as it came; if incomplete, what precedes a control character
     Slice path                   # still escaped; every escape is well-formed, none is NUL or a slash
-    bint plain_path              # it has no escape and no two slashes in a row: http_unescape would not change it
+    bint plain_path              # it has no escape, no "//" and no "/.": http_resolve would not change it
     Slice query                  # without its question mark
     Slice host
     uint32_t content_length
@@ -149,7 +152,7 @@ cdef size_t http_response_next(
     HttpParser *p, uint32_t expect, const uint8_t *bytes, size_t n, HttpResponse *r,
 ) noexcept nogil
 cdef HttpEnd http_response_end(const HttpParser *p, size_t n) noexcept nogil
-cdef size_t http_unescape(Slice path, uint8_t *to) noexcept nogil
+cdef size_t http_resolve(Slice path, uint8_t *to) noexcept nogil
 cdef uint8_t *http_escape(uint8_t *to, Slice path) noexcept nogil
 
 

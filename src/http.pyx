@@ -96,20 +96,27 @@ Strictness of responses:
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcmp
+from libc.string cimport memcmp, strchr
 
 from c1m.buf cimport (
-    CLASS, DIGIT, HEX, HOST, TARGET, TOKEN, Slice, find_control, hex_value, same_letters, static_assert,
+    CLASS, DIGIT, HEX, HOST, TARGET, TOKEN, Slice, find_control, hex_value, put_text, same_letters,
+    static_assert,
 )
 
 cdef enum:
     LINE_OPEN = 1                # in place of a status: the line is not whole yet
     SAW_CLOSE = 1 << 8           # HttpHead.options: named by Connection
-    SAW_KEEP_ALIVE = 1 << 9      # likewise
     SAW_UPGRADE = 1 << 10        # likewise
     SAW_WEBSOCKET = 1 << 11      # named by Upgrade
 
 static_assert(sizeof(HttpParser) == 16)
+
+# https://www.iana.org/assignments/http-methods, but for those of method_of; each with a space behind it.
+cdef const char *REGISTERED = (
+    b"ACL BASELINE-CONTROL BIND CHECKIN CHECKOUT COPY LABEL LINK LOCK MERGE MKACTIVITY MKCALENDAR MKCOL MKREDIRECTREF "
+    b"MKWORKSPACE MOVE ORDERPATCH PROPFIND PROPPATCH QUERY REBIND REPORT SEARCH UNBIND UNCHECKOUT UNLINK UNLOCK UPDATE "
+    b"UPDATEREDIRECTREF VERSION-CONTROL "
+)
 
 
 # ---- requests ----
@@ -235,7 +242,19 @@ cdef inline Method method_of(const uint8_t *at, size_t n) noexcept nogil:
         return OTHER_METHOD
     if n == 6 and memcmp(at, b"DELETE", 6) == 0:
         return OTHER_METHOD
-    return UNKNOWN_METHOD
+    return OTHER_METHOD if is_registered(at, n) else UNKNOWN_METHOD
+
+
+cdef bint is_registered(const uint8_t *at, size_t n) noexcept nogil:
+    """Whether IANA's registry of methods has it. "PRI" stands there lest anybody use it (RFC 9113 section 3.4)."""
+    cdef const char *name = REGISTERED
+    cdef const char *end
+    while name[0]:
+        end = strchr(name, c' ')
+        if <size_t>(end - name) == n and memcmp(name, at, n) == 0:
+            return True
+        name = end + 1
+    return False
 
 
 cdef inline int target_parse(const uint8_t *at, const uint8_t *stop, HttpRequest *r) noexcept nogil:
@@ -268,6 +287,9 @@ cdef inline int target_parse(const uint8_t *at, const uint8_t *stop, HttpRequest
         r.path = Slice(b"/", 1)
     elif r.method == CONNECT:
         return 400
+    else:
+        r.plain_path = at[1] & 0xFE != c'.'                   # as below
+        at += 1
     while at < stop and at[0] != c'?':
         if at[0] <= c'/':        # punctuation, of which two kinds matter: few bytes of a path need a closer look
             if at[0] == c'%':
@@ -276,7 +298,7 @@ cdef inline int target_parse(const uint8_t *at, const uint8_t *stop, HttpRequest
                 if (at[1] == c'0' and at[2] == c'0') or (at[1] == c'2' and at[2] | 0x20 == c'f'):
                     return 400
                 r.plain_path = False
-            elif at[0] == c'/' and at > from_ and (at - 1)[0] == c'/':
+            elif at[0] == c'/' and at[1] & 0xFE == c'.':      # a dot or a slash follows; stop can be read
                 r.plain_path = False
         at += 1
     if at > from_:
@@ -662,7 +684,7 @@ cdef inline void options_read(HttpHead *h, const Field *field) noexcept nogil:
         elif http_is_word(item, b"close"):
             h.options |= SAW_CLOSE
         elif http_is_word(item, b"keep-alive"):
-            h.options |= SAW_KEEP_ALIVE
+            h.options |= ASKS_KEEP_ALIVE
         elif http_is_word(item, b"upgrade"):
             h.options |= SAW_UPGRADE
 
@@ -670,7 +692,7 @@ cdef inline void options_read(HttpHead *h, const Field *field) noexcept nogil:
 cdef inline uint32_t connection_flags(const HttpHead *h, uint8_t minor) noexcept nogil:
     """KEEP_ALIVE and WANTS_WEBSOCKET, by Connection and Upgrade (RFC 9112 section 9.3, RFC 9110 section 7.8)."""
     cdef uint32_t flags = 0
-    if not h.options & SAW_CLOSE and (minor >= 1 or h.options & SAW_KEEP_ALIVE):
+    if not h.options & SAW_CLOSE and (minor >= 1 or h.options & ASKS_KEEP_ALIVE):
         flags = KEEP_ALIVE
     if minor >= 1 and h.options & SAW_UPGRADE and h.options & SAW_WEBSOCKET:
         flags |= WANTS_WEBSOCKET
@@ -822,32 +844,50 @@ cdef bint extensions_ok(const uint8_t *at, const uint8_t *stop) noexcept nogil:
 
 # ---- paths ----
 
-cdef size_t http_unescape(Slice path, uint8_t *to) noexcept nogil:
-    """Writes a request's path with escapes decoded and runs of slashes made one; returns its length, path.n or less."""
-    cdef size_t i = 0, n = 0
+cdef size_t http_resolve(Slice path, uint8_t *to) noexcept nogil:
+    """Writes a request's path as it is looked up; returns its length, path.n or less.
+
+    Its escapes are decoded, runs of slashes made one, and then "." and ".." resolved (RFC 3986 section 5.2.4). What
+    leads above the root becomes "/..", which names nothing.
+    """
+    cdef size_t i = 0, n = 0, name = 0           # name: where the name that is being written begins
     cdef uint8_t c
-    while i < path.n:
-        c = path.at[i]
+    while True:
+        c = path.at[i] if i < path.n else c'/'   # the end ends a name, too
         if c == c'%':
             c = <uint8_t>(hex_value(path.at[i + 1]) << 4 | hex_value(path.at[i + 2]))
             i += 2
-        elif c == c'/' and n and to[n - 1] == c'/':
+        if c != c'/':
+            to[n] = c
+            n += 1
             i += 1
             continue
-        to[n] = c
-        n += 1
+        if n - name == 1 and to[name] == c'.':
+            n = name
+        elif n - name == 2 and to[name] == c'.' and to[name + 1] == c'.':
+            if name < 2:
+                return put_text(to, b"/..") - to
+            n = name - 1
+            while to[n - 1] != c'/':
+                n -= 1
+        if i >= path.n:
+            return n
+        if n == 0 or to[n - 1] != c'/':
+            to[n] = c
+            n += 1
+        name = n
         i += 1
-    return n
 
 
 cdef uint8_t *http_escape(uint8_t *to, Slice path) noexcept nogil:
-    """Writes an unescaped path as a URL may hold it (RFC 3986 section 3.3), at most three times as long."""
+    """Writes a request's path, or some of it, as a URL may hold it (RFC 3986 section 3.3): what it may not and is not
+    escaped yet is. At most three times as long."""
     cdef const char *digits = b"0123456789ABCDEF"
     cdef size_t i
     cdef uint8_t c
     for i in range(path.n):
         c = path.at[i]
-        if CLASS[c] & HOST or c == c'/' or c == c':' or c == c'@':
+        if CLASS[c] & HOST or c == c'/' or c == c':' or c == c'@' or c == c'%':
             to[0] = c
             to += 1
         else:

@@ -26,6 +26,6 @@ cdef struct HttpServer:          # what all HTTP connections of a server share
     uint8_t head_timeout         # for a request's head and body to come whole
     uint8_t keep_alive_timeout   # for another request to begin
     HttpRequest request          # the one at hand; what its slices point to is good until the next
-    uint8_t[MAX_REQUEST_LINE] path        # its path, unescaped
+    uint8_t[MAX_REQUEST_LINE] path        # its path, resolved
 
 cdef void http_server_init(HttpServer *h, Reactor *r, Static *files, WsServer *ws) noexcept nogil

@@ -17,7 +17,7 @@ from c1m.buf cimport Slice
 from c1m.handshake cimport Handshake, handshake_check, handshake_head
 from c1m.http cimport (
     AT_HEAD, CHUNKED, EXPECT_CONTINUE, EXPECT_UNKNOWN, GET, HEAD, HTTP_BODY, HTTP_FAIL, HTTP_MORE, KEEP_ALIVE, OPTIONS,
-    UNKNOWN_METHOD, WANTS_WEBSOCKET, HttpParser, HttpRequest, http_next, http_unescape,
+    UNKNOWN_METHOD, WANTS_WEBSOCKET, HttpParser, HttpRequest, http_next, http_resolve,
 )
 from c1m.reactor cimport (
     Conn, Protocol, Reactor, conn_deadline, conn_ending, conn_finish, conn_reserve, protocol_add,
@@ -136,7 +136,7 @@ cdef void respond(HttpServer *h, Conn *c) noexcept nogil:
     x.keep = r.flags & KEEP_ALIVE and not h.r.shutting_down
     if r.flags & EXPECT_CONTINUE and (r.content_length or r.flags & CHUNKED):
         x.keep = False           # no route takes a body, and the client may or may not send this one now
-    x.path = r.path if r.plain_path else Slice(&h.path[0], http_unescape(r.path, h.path))
+    x.path = r.path if r.plain_path else Slice(&h.path[0], http_resolve(r.path, h.path))
     if (r.method == GET or r.method == HEAD) and not r.flags & (EXPECT_UNKNOWN | WANTS_WEBSOCKET):
         respond_get(h, &x)
     else:

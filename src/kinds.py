@@ -21,11 +21,14 @@ MAX_CACHE_CONTROL = 1024         # bytes
 MAX_FIELD_BYTES = 8192           # of all header fields of a root
 MAX_TOKEN = 255                  # characters
 MAX_MEDIA_TYPE = 128             # characters
+MAX_CHARSET = 40                 # characters: RFC 2978 section 2.3
 
 TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 HOST = re.compile(r"([a-z0-9\-]+\.)*[a-z0-9\-]+\.?|\[[0-9a-f:.]+\]")
 ORIGIN = re.compile(r"(([A-Za-z][A-Za-z0-9+.\-]*)://((?![/?#@])[!-~]){1,300})([/?#][!-~]*)?")
 MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+\-]+/[A-Za-z0-9!#$&^_.+\-]+(; ?[\x20-\x7e]+)?")
+# XML names its encoding itself, and a charset would be believed before that (RFC 7303 section 3); or one may be there.
+NO_CHARSET = re.compile(r"[/+]xml$|;", re.IGNORECASE)
 DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 # Fields that say how a response is framed or what it is; to override one would make the others lies.
 RESERVED_FIELDS = {
@@ -187,6 +190,22 @@ class Token(Text):
         if not TOKEN.fullmatch(super().check(name, value)) or len(value) > MAX_TOKEN:
             raise ValueError(f"{name}: {value!r} is not a token of up to {MAX_TOKEN} characters")
         return value  # type: ignore[no-any-return]
+
+
+class Charset(Kind):
+    """A character encoding's name (RFC 2978 section 2.3), or None."""
+
+    takes, metavar = "str | None", "NAME"
+
+    def check(self, name: str, value: Any) -> str | None:
+        if value is not None and not isinstance(value, str):
+            raise TypeError(f"{name}: {value!r} is not a str")
+        if value is not None and (not TOKEN.fullmatch(value) or len(value) > MAX_CHARSET):
+            raise ValueError(f"{name}: {value!r} is not the name of a character encoding")
+        return value
+
+    def export(self, value: str | None) -> bytes:
+        return (value or "").encode()
 
 
 class FileName(Text):
@@ -429,7 +448,7 @@ class HeaderFields(Mapped):
 
 
 class MediaTypes(Mapped):
-    """Media types by file extension; the text ones are UTF-8."""
+    """Media types by file extension."""
 
     takes, metavar = "Mapping[str, str]", "EXTENSION=TYPE"
 
@@ -450,10 +469,10 @@ class MediaTypes(Mapped):
             raise ValueError(f"{name}: {value!r} is not a media type")
         return extension, value
 
-    def export(self, value: dict[str, str]) -> dict[bytes, bytes]:
+    def export(self, value: dict[str, str]) -> dict[bytes, tuple[bytes, bool]]:
+        """With each whether a root's charset is said of it."""
         return {
-            extension.encode(): (f"{kind}; charset=utf-8" if kind.startswith("text/") and ";" not in kind else kind)
-            .encode()
+            extension.encode(): (kind.encode(), kind.lower().startswith("text/") and not NO_CHARSET.search(kind))
             for extension, kind in value.items()
         }
 

@@ -45,6 +45,7 @@ cdef extern from *:
     """
     int errno
     int EAGAIN, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOSYS, EPERM, EXDEV, ENOENT, ECONNABORTED
+    int EIO, ESTALE, ETIMEDOUT, EREMOTEIO, ENOTCONN, EUCLEAN
 
     # epoll(7)
     ctypedef union epoll_data_t:

@@ -6,6 +6,7 @@ import json
 import os
 import stat
 from datetime import UTC, datetime
+from hashlib import sha256
 from html import escape
 from itertools import islice
 from urllib.parse import quote
@@ -49,20 +50,21 @@ class Listings:
     """The listings that a server has made, each of them once a second at most, however often it is asked for."""
 
     def __init__(self) -> None:
-        self._made: dict[tuple[int, int, int, bytes, bool], tuple[int, bytes]] = {}  # the oldest first
+        self._made: dict[tuple[int, int, int, bytes, bool], tuple[int, tuple[bytes, bytes]]] = {}  # the oldest first
 
-    def page(self, directory: int, root: int, path: bytes, as_json: bool, now_ms: int) -> bytes:
-        """As page() has it, at most a second old. now_ms: of any clock that does not go back."""
+    def page(self, directory: int, root: int, path: bytes, as_json: bool, now_ms: int) -> tuple[bytes, bytes]:
+        """As page() has it, at most a second old, and its ETag. now_ms: of any clock that does not go back."""
         status = os.fstat(directory)
         key = (status.st_dev, status.st_ino, root, path, as_json)
         if key in self._made and now_ms - self._made[key][0] < _FRESH_MS:
             return self._made[key][1]
         text = page(directory, root, path, as_json)
+        made = text, b'"%s"' % sha256(text).hexdigest()[:32].encode()
         self._made.pop(key, None)
-        self._made[key] = now_ms, text
+        self._made[key] = now_ms, made
         if len(self._made) > _KEPT:
             del self._made[next(iter(self._made))]
-        return text
+        return made
 
 
 def page(directory: int, root: int, path: bytes, as_json: bool) -> bytes:
@@ -101,9 +103,9 @@ def page(directory: int, root: int, path: bytes, as_json: bool) -> bytes:
     rows = [] if path.count(b"/") == 1 else ['<tr><td><a href="../">../</a></td><td></td><td></td></tr>']
     for is_file, name, size, modified in entries:
         slash = "" if is_file else "/"
-        # "./" in front, lest a name with a colon read as a scheme
+        # A colon is escaped, too, so that no name reads as a scheme, and links begin as programs expect them to.
         rows.append(
-            f'<tr><td><a href="./{quote(os.fsencode(name))}{slash}">{escape(_text(name))}{slash}</a></td>'
+            f'<tr><td><a href="{quote(os.fsencode(name))}{slash}">{escape(_text(name))}{slash}</a></td>'
             f'<td>{_size(size) if is_file else ""}</td><td>{_time(modified).replace("T", " ")[:16]}</td></tr>'
         )
     rest = "" if all_seen else f"<p>There are more than {MOST:,} entries; the others are not shown.</p>"

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, ParamSpec, TypeVar
 from c1m.kinds import (
     Amount,
     CacheRules,
+    Charset,
     Choice,
     Directory,
     FileName,
@@ -252,7 +253,7 @@ class ServerOptions(Options, group="Limits and timeouts"):
         None,
         MediaTypes(MAX_MEDIA_TYPES),
         """media types by file extension, such as ``{"geojson": "application/geo+json"}``, beside those that are
-        known already. Text gets ``charset=utf-8``""",
+        known already. Text gets its root's ``charset``""",
         flag=Flag("Media type by file extension, such as geojson=application/geo+json.", "--mime-type"),
         group="Files",
     )
@@ -311,7 +312,7 @@ class RootOptions(Options, group="Files"):
         True,
         Switch(),
         """send ``name.zst``, ``name.br`` or ``name.gz`` in place of ``name`` to clients that accept it, where
-        such a file lies beside it and is not older""",
+        such a file lies beside it and is not older by a second or more""",
         flag=Flag("Send NAME.zst, NAME.br or NAME.gz in place of NAME to clients that accept it."),
     )
     cache: dict[str, str] = option(
@@ -333,6 +334,12 @@ class RootOptions(Options, group="Files"):
         """header fields for every file sent from here, up to 8192 bytes, beside ``X-Content-Type-Options:
         nosniff``, which None takes away""",
         flag=Flag("Header field for every file. An empty value takes away one that is sent by default.", "--header"),
+    )
+    charset: str | None = option(
+        "utf-8",
+        Charset(),
+        """the character encoding that is said of text other than XML, which names its own; None says none, for pages
+        that do so themselves""",
     )
     cors: tuple[str, ...] = option(
         (),

@@ -83,6 +83,7 @@ ctypedef void (*call_t)(void *app) noexcept nogil
 cdef enum Note:                  # what the reactor has to say for the log, with a number
     NOTE_FULL                    # no descriptors left: not accepting
     NOTE_NOT_FULL                # accepting again
+    NOTE_UNREADABLE              # the rest of a file can't be read; its connection was closed; an errno
     NOTE_UNWATCHED               # epoll would not watch a new connection, which was closed; an errno
 
 cdef struct Protocol:            # what a connection's events do; `owner` is the first argument of each

@@ -39,7 +39,7 @@ from c1m.linux cimport (
     sockaddr_in, sockaddr_in6, sockaddr_storage, timespec,
 )
 from c1m.transport cimport (
-    NET_LOST, net_end, net_recv, net_send, net_sendfile, net_sendv, net_unacknowledged, net_unread,
+    NET_LOST, NET_UNREADABLE, net_end, net_recv, net_send, net_sendfile, net_sendv, net_unacknowledged, net_unread,
 )
 
 cdef extern from *:
@@ -566,6 +566,9 @@ cdef void queue_send(Reactor *r, Conn *c) noexcept nogil:
         if segment.block.fd >= 0:
             asked = 0            # a short count says nothing of the kernel's buffer
             sent = net_sendfile(fd_of(r, c), segment.block.fd, segment.at, min(segment.left, share))
+            if sent == NET_UNREADABLE:
+                r.on.note(r.on.app, NOTE_UNREADABLE, errno)
+                sent = NET_LOST
             if sent == 0:        # it has become shorter, but its length was promised
                 sent = NET_LOST
         else:

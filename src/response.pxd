@@ -25,7 +25,7 @@ cdef struct Exchange:            # a request, and the response to it that is bei
     Responder *out
     Conn *c
     const HttpRequest *request
-    Slice path                   # the request's, unescaped
+    Slice path                   # the request's, as http_resolve has it
     Slice origin                 # the one that may read the response, if any: the request's, or "*"
     bint by_origin, by_accept    # another Origin or Accept might have had another response (Vary)
     bint keep                    # the connection will be kept

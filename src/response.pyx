@@ -14,7 +14,7 @@ from libc.string cimport strlen
 
 from c1m.accesslog cimport Line, line_copy, log_line, log_write
 from c1m.buf cimport Slice, put, put_number, put_text
-from c1m.http cimport HEAD
+from c1m.http cimport ASKS_KEEP_ALIVE, HEAD
 from c1m.reactor cimport CLOSED, MAX_PEER_TEXT, Conn, conn_finish, conn_peer, conn_reserve, conn_unsent
 from c1m.semantics cimport DATE_SIZE, http_date
 
@@ -84,18 +84,21 @@ cdef uint8_t *response_head(uint8_t *to, int status, const uint8_t *date) noexce
     return put_text(put(to, date, DATE_SIZE), b"\r\n")
 
 
-cdef inline uint8_t *response_connection(uint8_t *to, uint8_t minor, bint keep) noexcept nogil:
-    """Connection, where it has to be said: HTTP/1.1 keeps by default, 1.0 does not."""
+cdef inline uint8_t *response_connection(uint8_t *to, const HttpRequest *r, bint keep) noexcept nogil:
+    """Connection, where it has to be said: HTTP/1.1 keeps by default, 1.0 does not, but some that ask for it do
+    not know."""
     if not keep:
         return put_text(to, b"Connection: close\r\n")
-    return put_text(to, b"Connection: keep-alive\r\n") if minor == 0 else to
+    return put_text(to, b"Connection: keep-alive\r\n") if r.minor == 0 or r.head.options & ASKS_KEEP_ALIVE else to
 
 
 cdef uint8_t *response_validators(uint8_t *to, int64_t mtime, Slice etag) noexcept nogil:
-    """Last-Modified and ETag: all that a 304 repeats of them."""
-    to = put_text(to, b"Last-Modified: ")
-    http_date(mtime, to)
-    to = put_text(to + DATE_SIZE, b"\r\nETag: ")
+    """Last-Modified, unless mtime is below 0, and ETag: all that a 304 repeats of them."""
+    if mtime >= 0:
+        to = put_text(to, b"Last-Modified: ")
+        http_date(mtime, to)
+        to = put_text(to + DATE_SIZE, b"\r\n")
+    to = put_text(to, b"ETag: ")
     return put_text(put(to, etag.at, etag.n), b"\r\n")
 
 
@@ -125,7 +128,7 @@ cdef uint8_t *head_begin(Exchange *x, int status, size_t more) noexcept nogil:
         to = put_text(to, b"Vary: Origin\r\n")
     if x.by_accept:
         to = put_text(to, b"Vary: Accept\r\n")
-    return response_connection(to, x.request.minor, x.keep)
+    return response_connection(to, x.request, x.keep)
 
 
 cdef uint8_t *put_text_body(Exchange *x, uint8_t *to, int status) noexcept nogil:

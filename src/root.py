@@ -34,6 +34,7 @@ class Root:
     sidecars: bool = True
     cache: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str | None] = field(default_factory=dict)
+    charset: str | None = "utf-8"
     cors: str | Iterable[str] = ()
     follow_symlinks: bool = False
 

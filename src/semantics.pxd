@@ -6,7 +6,7 @@ from c1m.buf cimport Slice
 from c1m.http cimport HttpRequest
 
 cdef enum:
-    MAX_RANGES = 16              # of one request that are served one by one; with more it gets the whole
+    MAX_RANGES = 32              # of one request that are served one by one; with more it gets the whole
     DATE_SIZE = 29               # "Sun, 06 Nov 1994 08:49:37 GMT"
     ACCEPTS_NAMED = 3            # see http_accepts
 

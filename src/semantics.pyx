@@ -2,7 +2,8 @@
 
 Owns: sections 5.6.7, 12.5, 13 and 14. Refuses to know: how a message is framed, sockets, files, clocks.
 
-A precondition or a range is judged against an ETag, with its quotes, and a time of last modification in Unix seconds.
+A precondition or a range is judged against an ETag, with its quotes, and a time of last modification in Unix seconds,
+below 0 where it is not known: then what names a date is ignored, and no If-Range that does holds.
 Fields that are malformed are ignored, as the RFC has it.
 """
 
@@ -36,7 +37,7 @@ cdef int http_precondition(const HttpRequest *r, Slice etag, int64_t mtime) noex
         return 304 if etag_listed(r, IF_NONE_MATCH, etag, True) else 0
     if has(r, IF_MODIFIED_SINCE) and not twice(r, IF_MODIFIED_SINCE):
         since = http_date_parse(value_of(r, IF_MODIFIED_SINCE))
-        if since >= 0 and mtime <= since:
+        if since >= 0 and 0 <= mtime <= since:
             return 304
     return 0
 
@@ -87,13 +88,14 @@ cdef int http_ranges(const HttpRequest *r, Slice etag, int64_t mtime, int64_t si
 
     They are in the order asked for.
     0: send it all, for there is no Range, or it is malformed or in another unit, or If-Range does not hold, or the
-    ranges are more than MAX_RANGES or together longer than the whole (RFC 9110 section 17.15).
+    ranges are more than MAX_RANGES or together longer than the whole (RFC 9110 section 17.15), or that is empty: who
+    asks for it "from 0 on" has all of it, and is not refused.
     -1: none of it can be satisfied, 416.
     """
     cdef Slice rest, item
     cdef int count = 0, kind, refused = 0
     cdef int64_t total = 0
-    if not has(r, RANGE) or twice(r, RANGE):
+    if not has(r, RANGE) or twice(r, RANGE) or size == 0:
         return 0
     if has(r, IF_RANGE) and not if_range_holds(r, etag, mtime):
         return 0

@@ -17,8 +17,8 @@ class Site(Application):
         keep_alive_timeout_ms: int,
         cache_files: int,
         cache_bytes: int,
-        mime_types: dict[bytes, bytes],
-        listing: Callable[[int, int, bytes, bool, int], bytes],
+        mime_types: dict[bytes, tuple[bytes, bool]],
+        listing: Callable[[int, int, bytes, bool, int], tuple[bytes, bytes]],
     ) -> None: ...
     def mount(
         self,
@@ -29,6 +29,7 @@ class Site(Application):
         index: Iterable[str],
         cache: list[tuple[bytes, bytes]],
         headers: bytes,
+        charset: bytes,
         cors: list[bytes],
         listing: bool,
         spa: bool,

@@ -11,10 +11,11 @@ from libc.string cimport memset
 
 from c1m.accesslog cimport log_free, log_lost, log_new, log_take
 from c1m.buf cimport Slice
-from c1m.calls cimport call_list, call_note, call_upgrade, calls_release, handler_events, silent_events
+from c1m.calls cimport call_list, call_note, call_unreadable, call_upgrade, calls_release, handler_events, silent_events
 from c1m.deflate cimport DeflateSettings
 from c1m.files cimport (
-    MAX_NAME, MAX_INDEX_NAMES, MAX_ROOTS, files_forget, files_free, files_index, files_init, files_root, files_type,
+    MAX_NAME, MAX_INDEX_NAMES, MAX_ROOTS, MediaType, files_forget, files_free, files_index, files_init, files_root,
+    files_type,
 )
 from c1m.httpconn cimport http_server_init
 from c1m.mailbox cimport mailbox_free, mailbox_init, mailbox_run
@@ -75,8 +76,9 @@ cdef class Site(Application):
 
     write_timeout_ms, head_timeout_ms, keep_alive_timeout_ms: how long, in milliseconds, queued output may wait for the
     client, a request may take to come whole, a connection may idle between requests. cache_files, cache_bytes: bounds
-    of the cache. mime_types: media types by extension without its dot, as bytes. listing: makes the page that lists a
-    directory, as c1m.listing.Listings.page does. Raises MemoryError, OSError, ValueError.
+    of the cache. mime_types: media types by extension without its dot, as bytes, each with whether a charset is said of
+    it. listing: makes the page that lists a directory, as c1m.listing.Listings.page does.
+    Raises MemoryError, OSError, ValueError.
     """
 
     def __cinit__(self, *, int64_t write_timeout_ms, head_timeout_ms, keep_alive_timeout_ms, int cache_files,
@@ -95,12 +97,14 @@ cdef class Site(Application):
         p.http.owner, p.http.upgrade, p.http.list = &p.calls, call_upgrade, call_list
         p.http.head_timeout = self.timeout(head_timeout_ms)
         p.http.keep_alive_timeout = self.timeout(keep_alive_timeout_ms)
+        p.files.owner, p.files.unreadable = &p.calls, call_unreadable
         p.calls.app, p.calls.list = <void *>self, <void *>listing
         p.calls.ws, p.calls.hub, p.calls.files = &self.ws, &self.hub, &p.files
-        p.files.files.default_type = Slice(b"application/octet-stream", 24)
-        for extension, name in mime_types.items():
+        p.files.files.default_type = MediaType(Slice(b"application/octet-stream", 24), False)
+        for extension, (name, is_text) in mime_types.items():
             self.kept.append((extension, name))
-            if not files_type(&p.files.files, Slice(<bytes>extension, len(extension)), Slice(<bytes>name, len(name))):
+            if not files_type(&p.files.files, Slice(<bytes>extension, len(extension)),
+                              MediaType(Slice(<bytes>name, len(name)), is_text)):
                 raise ValueError("too many media types")
         p.r.on = Callbacks(app=p, note=site_note, woken=site_woken, alarm=site_alarm, release=site_release)
         p.alarm_timeout = self.timeout(ALARM_MS)
@@ -148,12 +152,13 @@ cdef class Site(Application):
         if self.parts.http.out.log != NULL:
             log_lost(self.parts.http.out.log, lines)
 
-    def mount(self, bytes host, bytes prefix, path, *, index, cache, bytes headers, cors, bint listing, bint spa,
-              bint sidecars, bint follow_symlinks):
+    def mount(self, bytes host, bytes prefix, path, *, index, cache, bytes headers, bytes charset, cors, bint listing,
+              bint spa, bint sidecars, bint follow_symlinks):
         """Serves a directory below a URL prefix ("" or "/assets"), on a host or, if that is empty, on any.
 
         index: names that stand for their directory. cache: (pattern, value of Cache-Control) pairs. headers: whole
-        header lines. cors: origins that may read the responses, b"*" for any. The rest as c1m.Root has it.
+        header lines. charset: of text, b"" to say none. cors: origins that may read the responses, b"*" for any. The
+        rest as c1m.Root has it.
         Raises OSError, ValueError.
         """
         cdef Mount *m
@@ -170,13 +175,17 @@ cdef class Site(Application):
         m = <Mount *>calloc(1, sizeof(Mount))
         if m == NULL:
             raise MemoryError
-        self.kept.append((host, prefix, index, cache, headers, cors))
+        if charset:
+            charset = b"; charset=" + charset
+        self.kept.append((host, prefix, index, cache, headers, charset, cors))
         m.host = Slice(host, len(host))
         m.prefix = Slice(prefix, len(prefix))
         m.root = root
         m.listing, m.single_page, m.sidecars = listing, spa, sidecars
         m.fields = Slice(headers, len(headers))
-        m.own_fields = m.fields.n + max([len(value) for _, value in cache], default=0) + max(map(len, cors), default=0)
+        m.charset = Slice(charset, len(charset))
+        m.own_fields = m.charset.n + m.fields.n
+        m.own_fields += max([len(value) for _, value in cache], default=0) + max(map(len, cors), default=0)
         for pattern, value in cache:
             m.rules[m.rules_n] = CacheRule(<bytes>pattern, Slice(<bytes>value, len(value)))
             m.rules_n += 1

@@ -25,6 +25,7 @@ cdef struct Mount:               # a document root's place in the URL space, and
     bint listing                 # list directories that have no index
     bint single_page             # send the root's index where nothing is found
     bint sidecars                # look for name.zst, name.br, name.gz
+    Slice charset                # a parameter of text's media type, with what precedes it; empty for none
     Slice fields                 # whole header lines for every file
     size_t own_fields            # bytes of a head, beyond MAX_HEAD, that what is said here may take
     CacheRule[MAX_CACHE_RULES] rules
@@ -33,8 +34,13 @@ cdef struct Mount:               # a document root's place in the URL space, and
     int origins_n
     bint any_origin              # all of them may
 
+# What can't be read was asked for, and has its response; fault: an errno.
+ctypedef void (*unreadable_t)(void *owner, Exchange *x, int fault) noexcept nogil
+
 cdef struct Static:
     Files files
+    unreadable_t unreadable
+    void *owner                  # its first argument
     Mount *mounts[MAX_MOUNTS]    # the first that fits a request is its: by host, then any host, longest prefix first
     int mounts_n
 

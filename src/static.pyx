@@ -7,16 +7,17 @@ mount_find says which origin may read the response, whatever its status, so it c
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memchr, memcmp, memcpy
 
 from c1m.buf cimport Block, Slice, block_copy, put, put_number, put_text
-from c1m.coding cimport BROTLI, GZIP
+from c1m.coding cimport BROTLI, GZIP, IDENTITY, Coding
 from c1m.files cimport (
-    FILE_BUSY, FILE_DIRECTORY, FILE_FOUND, MAX_NAME, MAX_PATH, File, FindResult, files_find, files_keep,
+    FILE_BUSY, FILE_DIRECTORY, FILE_FAILED, FILE_FOUND, MAX_NAME, MAX_PATH, File, FindResult, files_coding,
+    files_find, files_keep,
 )
 from c1m.http cimport (
-    ACCEPT_ENCODING, GET, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE, ORIGIN, RANGE, HttpRequest,
-    has, http_escape, twice, value_of,
+    ACCEPT_ENCODING, ASKS_KEEP_ALIVE, GET, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE,
+    ORIGIN, RANGE, HttpRequest, has, http_escape, twice, value_of,
 )
 from c1m.linux cimport fnmatch
 from c1m.reactor cimport conn_close, conn_commit, conn_reserve, conn_send
@@ -126,6 +127,8 @@ cdef StaticResult static_respond(Static *s, Exchange *x) noexcept nogil:
         respond_redirect(x)
     elif found == FILE_BUSY:
         respond_status(x, 503, b"")
+    elif found == FILE_FAILED:
+        respond_unreadable(s, x)
     else:
         return STATIC_LISTING if m.listing and below.at[below.n - 1] == c'/' else STATIC_ABSENT
     return STATIC_SENT
@@ -133,21 +136,49 @@ cdef StaticResult static_respond(Static *s, Exchange *x) noexcept nogil:
 
 cdef inline uint32_t codings_of(const Mount *m, const Exchange *x) noexcept nogil:
     """The codings that the client prefers, best first, where there may be files in them."""
-    return http_codings(x.request) if m.sidecars and has(x.request, ACCEPT_ENCODING) else 0
+    if not m.sidecars or not has(x.request, ACCEPT_ENCODING):
+        return 0
+    if has(x.request, RANGE) and x.request.method == GET:
+        return coding_of_tag(x.request)
+    return http_codings(x.request)
+
+
+cdef uint32_t coding_of_tag(const HttpRequest *r) noexcept nogil:
+    """The coding of the form that a GET's range is of: where the tag that it names says so, of an encoded one.
+
+    Else it is of the file itself: a part of an encoded form is of use only to who has the rest, and programs that read
+    by ranges accept codings without a thought of them.
+    """
+    cdef uint32_t codings = http_codings(r)
+    cdef Coding coding = IDENTITY
+    if has(r, IF_RANGE):
+        coding = files_coding(value_of(r, IF_RANGE))
+    elif has(r, IF_MATCH):
+        coding = files_coding(value_of(r, IF_MATCH))
+    while codings:
+        if codings & 3 == <uint32_t>coding:
+            return coding
+        codings >>= 2
+    return 0
 
 
 cdef void static_absent(Static *s, Exchange *x) noexcept nogil:
     """The single page, the root's 404.html, or a plain 404."""
     cdef const Mount *m = mount_find(s, x)
     cdef File *file = NULL
+    cdef FindResult found
     cdef uint8_t *to
     x.by_accept = m != NULL and m.single_page and not names_file(x.path)
     if x.by_accept and http_accepts(x.request, b"text/html") & 3 == ACCEPTS_NAMED:
-        if files_find(&s.files, m.root, Slice(b"/", 1), codings_of(m, x), x.out.r.now_ms, &file) == FILE_FOUND:
+        found = files_find(&s.files, m.root, Slice(b"/", 1), codings_of(m, x), x.out.r.now_ms, &file)
+        if found == FILE_FOUND:
             respond_file(s, x, m, file)
             return
+        if found == FILE_FAILED:
+            respond_unreadable(s, x)
+            return
     if m != NULL and files_find(&s.files, m.root, Slice(b"/404.html", 9), 0, x.out.r.now_ms, &file) == FILE_FOUND:
-        to = put_type(head_begin(x, 404, 0), file)
+        to = put_type(head_begin(x, 404, 0), m, file)
         head_end(x, put_length(x, put(to, m.fields.at, m.fields.n), file.size))
         if x.request.method == GET:
             send_range(x, file, ByteRange(0, file.size - 1))
@@ -155,14 +186,16 @@ cdef void static_absent(Static *s, Exchange *x) noexcept nogil:
     respond_status(x, 404, b"")
 
 
+cdef void respond_unreadable(Static *s, Exchange *x) noexcept nogil:
+    """500, and a line in the log: the file may be there, but the disk or the network does not give it."""
+    respond_status(x, 500, b"")
+    s.unreadable(s.owner, x, s.files.fault)
+
+
 cdef bint names_file(Slice path) noexcept nogil:
     """Whether a path's last name has a dot in it: an asset's has, a place in a single-page application has not."""
-    cdef size_t i = path.n
-    while i > 0 and path.at[i - 1] != c'/':
-        i -= 1
-        if path.at[i] == c'.':
-            return True
-    return False
+    cdef Slice name = last_name(path)
+    return memchr(name.at, c'.', name.n) != NULL
 
 
 cdef void respond_file(Static *s, Exchange *x, const Mount *m, File *file) noexcept nogil:
@@ -216,11 +249,13 @@ cdef void respond_whole(Static *s, Exchange *x, const Mount *m, File *file) noex
             return
     x.length = file.size
     if x.keep and x.request.minor and x.origin.n == 0 and not (x.by_origin or x.by_accept):
-        to = conn_reserve(x.out.r, x.c, head.size + copied)
+        to = conn_reserve(x.out.r, x.c, head.size + 24 + copied)
         memcpy(to, head.data, head.size)
         memcpy(to + DATE_AT, response_date(x.out), DATE_SIZE)
         head_count(x, 200)
         to += head.size
+        if x.request.head.options & ASKS_KEEP_ALIVE:
+            to = put_text(to - 2, b"Connection: keep-alive\r\n\r\n")   # 24 bytes more
     else:
         to = head_begin(x, 200, head.size + copied)
         to = put(to, head.data + before, head.size - before)
@@ -237,7 +272,7 @@ cdef Block *head_new(Static *s, Exchange *x, const Mount *m, File *file) noexcep
     cdef uint8_t *begin = conn_reserve(x.out.r, x.c, MAX_HEAD + m.own_fields)
     cdef uint8_t *to = response_head(begin, 200, response_date(x.out))
     cdef Block *head
-    to = put_type(to, file)
+    to = put_type(to, m, file)
     to = put_file_fields(s, x, m, to, file)
     to = response_length(to, file.size)
     head = block_copy(begin, to - begin)
@@ -248,7 +283,7 @@ cdef Block *head_new(Static *s, Exchange *x, const Mount *m, File *file) noexcep
 
 cdef void respond_part(Static *s, Exchange *x, const Mount *m, File *file, ByteRange range) noexcept nogil:
     """206 with one part (RFC 9110 section 15.3.7.1)."""
-    cdef uint8_t *to = put_type(head_begin(x, 206, 0), file)
+    cdef uint8_t *to = put_type(head_begin(x, 206, 0), m, file)
     to = put_content_range(put_file_fields(s, x, m, to, file), range, file.size)
     head_end(x, put_length(x, to, range.last - range.first + 1))
     send_range(x, file, range)
@@ -264,13 +299,13 @@ cdef void respond_parts(
     cdef int64_t total = put_boundary_end(part, file) - part
     cdef int i
     for i in range(count):
-        total += put_boundary(part, file, ranges[i]) - part
+        total += put_boundary(part, m, file, ranges[i]) - part
         total += ranges[i].last - ranges[i].first + 1
     to = put_text(head_begin(x, 206, 0), b"Content-Type: multipart/byteranges; boundary=")
     to = put_text(put_boundary_name(to, file), b"\r\n")
     head_end(x, put_length(x, put_file_fields(s, x, m, to, file), total))
     for i in range(count):
-        n = put_boundary(part, file, ranges[i]) - part
+        n = put_boundary(part, m, file, ranges[i]) - part
         memcpy(conn_reserve(x.out.r, x.c, n), part, n)
         conn_commit(x.out.r, n)
         send_range(x, file, ranges[i])
@@ -278,10 +313,10 @@ cdef void respond_parts(
     conn_commit(x.out.r, put_boundary_end(to, file) - to)
 
 
-cdef uint8_t *put_boundary(uint8_t *to, const File *file, ByteRange range) noexcept nogil:
+cdef uint8_t *put_boundary(uint8_t *to, const Mount *m, const File *file, ByteRange range) noexcept nogil:
     """What stands before a part; less than MAX_PART_HEAD bytes."""
     to = put_text(put_boundary_name(put_text(to, b"\r\n--"), file), b"\r\n")
-    return put_text(put_content_range(put_type(to, file), range, file.size), b"\r\n")
+    return put_text(put_content_range(put_type(to, m, file), range, file.size), b"\r\n")
 
 
 cdef uint8_t *put_boundary_end(uint8_t *to, const File *file) noexcept nogil:
@@ -294,8 +329,11 @@ cdef inline uint8_t *put_boundary_name(uint8_t *to, const File *file) noexcept n
     return put_text(put(to, file.etag.at + 1, file.etag.n - 2), b"-6f9b2d41c0e7")
 
 
-cdef inline uint8_t *put_type(uint8_t *to, const File *file) noexcept nogil:
-    return put_text(put(put_text(to, b"Content-Type: "), file.type.at, file.type.n), b"\r\n")
+cdef inline uint8_t *put_type(uint8_t *to, const Mount *m, const File *file) noexcept nogil:
+    to = put(put_text(to, b"Content-Type: "), file.type.name.at, file.type.name.n)
+    if file.type.takes_charset:
+        to = put(to, m.charset.at, m.charset.n)
+    return put_text(to, b"\r\n")
 
 
 cdef inline uint8_t *put_content_range(uint8_t *to, ByteRange range, int64_t size) noexcept nogil:
@@ -355,10 +393,25 @@ cdef void respond_unsatisfiable(Exchange *x, const File *file) noexcept nogil:
 
 
 cdef void respond_redirect(Exchange *x) noexcept nogil:
-    """301 to the same path with a slash behind it. The path has no run of slashes, so it can't name another host."""
+    """301 to the same path with a slash behind it.
+
+    Location is relative to the request's path (RFC 9110 section 10.2.2), its last name alone, so that a prefix which a
+    proxy has taken off stays in front of it, and it can name no other host.
+    """
     cdef Slice query = x.request.query
-    cdef uint8_t *to = head_begin(x, 301, 3 * x.path.n + query.n)
-    to = put_text(http_escape(put_text(to, b"Location: "), x.path), b"/")
+    cdef Slice name = last_name(x.request.path)
+    cdef uint8_t *to = put_text(head_begin(x, 301, 3 * name.n + query.n), b"Location: ")
+    if memchr(name.at, c':', name.n) != NULL:
+        to = put_text(to, b"./")             # what stands before the colon would be a scheme (RFC 3986 section 4.2)
+    to = put_text(http_escape(to, name), b"/")
     if query.n:
         to = put(put_text(to, b"?"), query.at, query.n)
     head_end(x, put_text_body(x, put_text(to, b"\r\n"), 301))
+
+
+cdef inline Slice last_name(Slice path) noexcept nogil:
+    """What follows a path's last slash."""
+    cdef size_t i = path.n
+    while i > 0 and path.at[i - 1] != c'/':
+        i -= 1
+    return Slice(path.at + i, path.n - i)

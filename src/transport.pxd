@@ -4,17 +4,19 @@ TLS is to stand here: what the callers may rely on is written as it can hold for
 connection, no buffer, no counter: descriptors and memory only.
 """
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint8_t
 from libc.string cimport memset
 
 from c1m.linux cimport (
-    EAGAIN, EINTR, FIONREAD, MSG_MORE, MSG_NOSIGNAL, SHUT_WR, SIOCOUTQ, errno, ioctl, iovec, msghdr, recv, send,
-    sendfile, sendmsg, shutdown,
+    EAGAIN, EINTR, FIONREAD, MSG_MORE, MSG_NOSIGNAL, SHUT_WR, SIOCOUTQ, errno, ioctl, iovec, msghdr, pread, recv,
+    send, sendfile, sendmsg, shutdown,
 )
 
 cdef enum:
     NET_AGAIN = -1               # nothing to be had, or nothing taken, until epoll says so
     NET_LOST = -2                # the connection is broken
+    NET_UNREADABLE = -3          # the file can't be read: errno says why
+    COPY_SIZE = 32 << 10         # bytes of a file that are read at once where the kernel does not send them itself
 
 
 cdef inline ssize_t net_result(ssize_t n) noexcept nogil:
@@ -42,8 +44,22 @@ cdef inline ssize_t net_sendv(int fd, iovec *runs, int n, bint more) noexcept no
 
 
 cdef inline ssize_t net_sendfile(int fd, int file, int64_t at, size_t n) noexcept nogil:
-    """The same of n bytes of a file; 0 where it has become shorter. Fewer than n says nothing of the buffer."""
-    return net_result(sendfile(fd, file, &at, n))
+    """The same of n bytes of a file, or NET_UNREADABLE; 0 where it has become shorter. Fewer than n says nothing of the
+    buffer."""
+    cdef ssize_t sent = sendfile(fd, file, &at, n)
+    return net_result(sent) if sent >= 0 or errno == EAGAIN or errno == EINTR else net_copy(fd, file, at, n)
+
+
+cdef inline ssize_t net_copy(int fd, int file, int64_t at, size_t n) noexcept nogil:
+    """net_sendfile by reading and sending, as some file systems and sandboxes ask for. It tells, too, which of the two
+    ends has failed, where sendfile(2) does not."""
+    cdef uint8_t[COPY_SIZE] bytes
+    cdef ssize_t got = pread(file, bytes, min(n, <size_t>COPY_SIZE), at)
+    while got < 0 and errno == EINTR:
+        got = pread(file, bytes, min(n, <size_t>COPY_SIZE), at)
+    if got < 0:
+        return NET_UNREADABLE
+    return net_send(fd, bytes, got, <size_t>got < n) if got else 0
 
 
 cdef inline int net_unread(int fd) noexcept nogil:

@@ -192,7 +192,12 @@ EXTENSION = rb"[ \t]*;[ \t]*%s(?:[ \t]*=[ \t]*(?:%s|%s))?" % (TOKEN, TOKEN, QUOT
 CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]+)(?:%s)*" % EXTENSION)
 METHODS = {
     b"GET": "GET", b"HEAD": "HEAD", b"OPTIONS": "OPTIONS", b"CONNECT": "CONNECT",
-    b"POST": "other", b"PUT": "other", b"DELETE": "other", b"PATCH": "other", b"TRACE": "other",
+    **dict.fromkeys(
+        b"""POST PUT DELETE PATCH TRACE ACL BASELINE-CONTROL BIND CHECKIN CHECKOUT COPY LABEL LINK LOCK MERGE MKACTIVITY
+        MKCALENDAR MKCOL MKREDIRECTREF MKWORKSPACE MOVE ORDERPATCH PROPFIND PROPPATCH QUERY REBIND REPORT SEARCH UNBIND
+        UNCHECKOUT UNLINK UNLOCK UPDATE UPDATEREDIRECTREF VERSION-CONTROL""".split(),
+        "other",
+    ),
 }
 
 
@@ -350,7 +355,7 @@ def finished(request: dict) -> dict:
         flags.add("chunked")
     elif length > 1 << 20:
         raise Failure(413)
-    return request | {"flags": flags, "length": length, "unescaped": unescaped(request["path"])}
+    return request | {"flags": flags, "length": length, "resolved": resolved(request["path"])}
 
 
 def connection_flags(fields: Fields, modern: bool) -> set[str]:
@@ -473,8 +478,19 @@ def listed(value: bytes) -> list[bytes]:
     return [item for item in (item.strip(b" \t") for item in value.split(b",")) if item]
 
 
-def unescaped(path: bytes) -> bytes:
-    return unquote_to_bytes(re.sub(rb"/+", b"/", path))
+def resolved(path: bytes) -> bytes:
+    """A path without escapes, empty names and dot segments (RFC 3986 section 5.2.4); "/.." if it leads too far up."""
+    if not path.startswith(b"/"):
+        return unquote_to_bytes(path)
+    every, names = [unquote_to_bytes(name) for name in path.split(b"/")], []
+    for name in every:
+        if name == b"..":
+            if not names:
+                return b"/.."
+            names.pop()
+        elif name not in (b"", b"."):
+            names.append(name)
+    return b"/" + b"/".join(names) + (b"/" if names and every[-1] in (b"", b".", b"..") else b"")
 
 
 # ---- conditionals, ranges and dates ----
@@ -539,14 +555,14 @@ def precondition(fields: Fields, etag: bytes, mtime: int) -> int:
         return 412
     if values(fields, b"if-none-match"):
         return 304 if matched(b"if-none-match", True) else 0
-    return 304 if since(b"if-modified-since") >= max(mtime, 0) else 0
+    return 304 if since(b"if-modified-since") >= mtime >= 0 else 0
 
 
 def selected(fields: Fields, etag: bytes, mtime: int, size: int) -> list[tuple[int, int]] | None:
     """What Range and If-Range select (RFC 9110 sections 13.1.5, 14.1.2, 14.2): [] is all, None is a 416."""
     ranges, conditions = values(fields, b"range"), values(fields, b"if-range")
     found = RANGE.fullmatch(ranges[0]) if len(ranges) == 1 else None
-    if not found:
+    if not found or size == 0:
         return []
     if conditions:
         condition, strong = conditions[0], not etag.startswith(b"W/")
@@ -556,7 +572,7 @@ def selected(fields: Fields, etag: bytes, mtime: int, size: int) -> list[tuple[i
     spans: list[tuple[int, int]] = []
     items = listed(found[1])
     for item in items:
-        if len(spans) == 16:
+        if len(spans) == 32:
             return []
         span = SPAN.fullmatch(item)
         if not span:

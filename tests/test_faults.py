@@ -1,6 +1,7 @@
 """Clients that break off, stall, trickle or crowd in; and that nobody else notices."""
 
 import contextlib
+import errno
 import itertools
 import os
 import random
@@ -8,6 +9,7 @@ import select
 import socket
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from client import (
@@ -381,34 +383,143 @@ def test_whoever_has_caught_up_is_asked_for_a_sign_of_life_again(root):
         assert ws.closing() == 1011
 
 
-# ---- a kernel that will watch no more sockets ----
+# ---- a kernel that refuses ----
 
+REFUSING = """
+import ctypes, errno, os, platform, struct
 
-def test_who_cannot_be_watched_is_let_go_counted_and_logged():
-    """As happens at the limit of fs.epoll.max_user_watches, for which a filter of system calls stands here."""
-    script = """
-import ctypes, platform, struct
-import c1m
+EPOLL_CTL = {"x86_64": 233, "aarch64": 21}
+SENDFILE = {"x86_64": 40, "aarch64": 71}
+PREAD = {"x86_64": 17, "aarch64": 67}
 
-def refuse_watches():
-    number = {"x86_64": 233, "aarch64": 21}.get(platform.machine())
+def refuse(call, fault, second=None):
+    # Has a system call fail from now on, on this thread and those it starts; only with that second argument, if any.
+    number = call.get(platform.machine())
     load, jump_unless_equal, result = 0x20, 0x15, 0x06
-    rules = b"".join(struct.pack("=HBBI", *rule) for rule in (
+    rules = [
         (load, 0, 0, 0),                        # the system call
-        (jump_unless_equal, 0, 3, number or 0),
+        (jump_unless_equal, 0, 1 if second is None else 3, number or 0),
         (load, 0, 0, 24),                       # its second argument
-        (jump_unless_equal, 0, 1, 1),           # EPOLL_CTL_ADD
-        (result, 0, 0, 0x00050000 | 28),        # ENOSPC
+        (jump_unless_equal, 0, 1, second or 0),
+        (result, 0, 0, 0x00050000 | fault),
         (result, 0, 0, 0x7fff0000),             # anything else is allowed
-    ))
+    ]
+    if second is None:
+        del rules[2:4]
+    rules = b"".join(struct.pack("=HBBI", *rule) for rule in rules)
     kept = ctypes.create_string_buffer(rules)
     program = struct.pack("HxxxxxxP", len(rules) // 8, ctypes.addressof(kept))
     prctl = ctypes.CDLL(None).prctl
     return number and prctl(38, 1, 0, 0, 0) == 0 and prctl(22, 2, ctypes.c_char_p(program), 0, 0) == 0
+"""
+SERVING = REFUSING + """
+import c1m
+
+def on_message(ws, message):
+    ws.send("refused" if eval(message) else "cannot")
+
+server = c1m.Server(c1m.Root(sys.argv[2], spa=True), ports=[0], shutdown_timeout=1)
+server.websocket("/refuse", on_message)
+with server:
+    print(server.ports[0], flush=True)
+    sys.stdin.read()
+"""
+
+
+def refuse(port, refusals):
+    """Has the server's kernel refuse some calls from now on."""
+    with WebSocket(port, "/refuse") as ws:
+        ws.send(frame(TEXT, refusals.encode()))
+        if ws.message() != (TEXT, b"refused"):
+            pytest.skip("system calls cannot be filtered here")
+
+
+@contextlib.contextmanager
+def refused(root, refusals):
+    """A server of a directory whose kernel refuses some calls: its port and its process."""
+    with Program(SERVING, root) as served:
+        port = int(served.line())
+        refuse(port, refusals)
+        yield port, served
+
+
+@pytest.mark.parametrize("fault", ["EINVAL", "ENOSYS", "EPERM", "EOPNOTSUPP"])
+def test_where_sendfile_is_refused_files_are_read_and_sent(tmp_path, fault):
+    data = random.Random(fault).randbytes(3 * MIB + 1)
+    (tmp_path / "a.bin").write_bytes(data)
+    with refused(tmp_path, f"refuse(SENDFILE, errno.{fault})") as (port, served):
+        with Http(port) as http:
+            for _ in range(2):
+                assert http.get("/a.bin").body == data
+            assert http.get("/a.bin", "Range: bytes=70000-270000").body == data[70000:270001]
+        with Http(port, receive_buffer=4096) as http:         # who is slow has it in pieces
+            http.send(request("/a.bin") + request("/a.bin", "Range: bytes=-5"))
+            assert [http.answer().body, http.answer().body] == [data, data[-5:]]
+        assert served.ended()[0] == 0
+
+
+@pytest.mark.parametrize(("size", "name"), [(10, "a.txt"), (32 << 10, "a.txt"), (100_000, "a.txt"), (10, "index.html")])
+@pytest.mark.parametrize("fault", ["EIO", "ESTALE", "EINVAL"])
+def test_a_file_that_cannot_be_read_is_500_and_a_line_in_the_log(tmp_path, size, name, fault):
+    (tmp_path / name).write_bytes(b"x" * size)
+    target = "/" if name == "index.html" else f"/{name}"
+    with refused(tmp_path, f"refuse(PREAD, errno.{fault})") as (port, served):
+        with Http(port) as http:
+            for method in ("GET", "HEAD"):
+                answer = http.get(target, method=method)
+                assert answer.status == 500
+                assert not {"ETag", "Last-Modified", "Accept-Ranges"} & {field for field, _ in answer.fields}
+            assert http.get("/missing").status == 404
+            assert http.get(target, "Range: bytes=0-0").status == 500
+        status, _, log = served.ended()
+    assert status == 0
+    assert log.count(f"'{target}' can't be read: {os.strerror(getattr(errno, fault))}") == 3, log
+
+
+def test_a_single_page_that_cannot_be_read_is_500(tmp_path):
+    (tmp_path / "index.html").write_bytes(b"page")
+    with refused(tmp_path, "refuse(PREAD, errno.EIO)") as (port, served):
+        assert get(port, "/place", "Accept: text/html").status == 500
+        assert "'/place' can't be read: Input/output error" in served.ended()[2]
+
+
+@pytest.mark.parametrize("name", ["speed", "duplex", "phys_port_id"])
+def test_a_file_of_sysfs_that_cannot_be_read_is_500(name):
+    path = Path("/sys/class/net/lo", name)
+    try:
+        path.read_bytes()
+    except FileNotFoundError:
+        pytest.skip("no sysfs")
+    except OSError:
+        pass
+    else:
+        pytest.skip("it can be read")
+    with c1m.Server(path.parent.resolve(), ports=[0]) as server:
+        assert get(server.ports[0], f"/{name}").status == 500
+
+
+def test_a_file_that_cannot_be_read_to_its_end_ends_the_connection(tmp_path):
+    (tmp_path / "a.bin").write_bytes(bytes(3 * MIB))
+    with Program(SERVING, tmp_path) as served:
+        port = int(served.line())
+        assert get(port, "/a.bin").body == bytes(3 * MIB)
+        refuse(port, "refuse(SENDFILE, errno.EIO) and refuse(PREAD, errno.EIO)")
+        with Http(port) as http:
+            http.send(request("/a.bin") + request("/a.bin"))
+            assert http.drained() < MIB
+        status, _, log = served.ended()
+    assert status == 0
+    assert "a file that was being sent can't be read, and its connection was closed: Input/output error" in log
+
+
+def test_who_cannot_be_watched_is_let_go_counted_and_logged():
+    """As happens at the limit of fs.epoll.max_user_watches, for which a filter of system calls stands here."""
+    script = REFUSING + """
+import c1m
 
 def on_message(ws, message):
     if message == "refuse":
-        ws.send("refused" if refuse_watches() else "cannot")
+        ws.send("refused" if refuse(EPOLL_CTL, errno.ENOSPC, second=1) else "cannot")     # EPOLL_CTL_ADD
     else:
         ws.send(message)
 

@@ -26,7 +26,7 @@ CANARY = b"this is nobody's to read"
 MAX_SMALL = 32 << 10            # contents up to here are kept in memory
 MAX_FILES, MAX_BYTES, MAX_OPEN = 16384, 64 << 20, 256
 MAX_WARM = 128 << 10
-OVERHEAD = 232                   # bytes that are known of a file beside its path and contents
+OVERHEAD = 224                   # bytes that are known of a file beside its path and contents
 OLD_TIME = (10**18, 10**18)      # in nanoseconds: of access and change
 
 
@@ -392,20 +392,41 @@ def test_contents_made_to_collide_have_other_etags(tmp_path, size):
     assert len(etags) == 2
 
 
-def test_a_large_files_etag_changes_with_whatever_may_have_changed_it(tmp_path):
+ENDS = 4096                      # bytes at each end of a large file that its ETag is of
+
+
+def test_a_large_files_etag_is_of_its_mtime_its_size_and_its_ends(tmp_path):
+    large, middle = MAX_SMALL + 2, b"m" * (MAX_SMALL + 2 - 2 * ENDS)
+    first, last = b"f" * ENDS, b"l" * ENDS
     file = tmp_path / "file"
     seen = []
-    for size, ns in ((MAX_SMALL + 1, 1), (MAX_SMALL + 2, 1), (MAX_SMALL + 2, 2), (MAX_SMALL + 2, 2)):
-        before = file.stat().st_ctime_ns if file.exists() else 0
-        file.write_bytes(bytes(size))
-        while True:
-            os.utime(file, ns=(0, 10**18 + ns))
-            if file.stat().st_ctime_ns > before:
-                break
+    for data, ns in (
+        (first + middle + last, 1), (first + middle + last, 2), (first + middle + last, 10**9 + 1),
+        (first + middle + b"m" + last, 1), (first[1:] + b"F" + middle + last, 1), (first + middle + b"L" + last[1:], 1),
+    ):
+        assert len(data) >= large
+        file.write_bytes(data)
+        os.utime(file, ns=(0, 10**18 + ns))
         roots = Roots([tmp_path], {})
         seen.append(roots.find(0, b"/file")["etag"])
         assert roots.find(0, b"/file")["etag"] == seen[-1]
-    assert len(set(seen)) == 4
+    assert len(set(seen)) == len(seen)
+
+
+@pytest.mark.parametrize("size", [0, 1, MAX_SMALL, MAX_SMALL + 1, MAX_WARM, MAX_WARM + 1, 5 << 20])
+@pytest.mark.parametrize("form", [None, "gz"])
+def test_the_same_bytes_of_the_same_time_have_the_same_etag_wherever_they_are(tmp_path, openat2, size, form):
+    data, etags = random.Random(size).randbytes(size), set()
+    for server in ("one", "other"):
+        (tmp_path / server).mkdir()
+        for name in ("file", "file.gz"):
+            (tmp_path / server / "copied").write_bytes(data)                 # the name is another, and the change later
+            os.utime(tmp_path / server / "copied", ns=(0, 10**18 + 123456789))
+            (tmp_path / server / "copied").rename(tmp_path / server / name)
+        roots = Roots([tmp_path / server], {}, openat2)
+        for now_ms in (0, 500, 5000):
+            etags.add(roots.find(0, b"/file", now_ms, [form] if form else [])["etag"])
+    assert len(etags) == 1
 
 
 @pytest.mark.parametrize("size", [4, MAX_SMALL + 1])
@@ -527,13 +548,25 @@ def test_encoded_forms_are_found_and_have_the_type_of_the_file(encoded, openat2)
 
 
 def test_an_encoded_form_that_is_older_than_the_file_or_no_file_does_not_count(encoded, openat2):
-    os.utime(encoded / "a.txt.gz", ns=(0, OLD_TIME[1] - 1))
+    os.utime(encoded / "a.txt.gz", ns=(0, OLD_TIME[1] - 10**9))
     (encoded / "a.txt.br").unlink()
     (encoded / "a.txt.br").mkdir()
     os.utime(encoded / "a.txt.zst", ns=(0, OLD_TIME[1] + 1))
     roots = Roots([encoded], TYPES, openat2)
     assert sidecars(roots, b"/a.txt") == ["zst"]
     assert roots.find(0, b"/a.txt", encoded=["gz"])["contents"] == b"a.txt"
+
+
+@pytest.mark.parametrize("file", [0, 1, 500_000_000, 999_999_999])
+@pytest.mark.parametrize(("earlier", "counts"), [
+    (-1, True), (0, True), (1, True), (999_999, True), (999_999_999, True), (10**9, False), (10**9 + 1, False),
+    (2 * 10**9 - 1, False), (2 * 10**9, False),
+])
+def test_an_encoded_form_is_older_if_it_is_so_by_a_second(encoded, openat2, file, earlier, counts):
+    os.utime(encoded / "a.txt", ns=(0, OLD_TIME[1] + file))
+    os.utime(encoded / "a.txt.gz", ns=(0, OLD_TIME[1] + file - earlier))
+    found = Roots([encoded], TYPES, openat2).find(0, b"/a.txt", encoded=["gz"])
+    assert found["contents"] == (b"a.txt.gz" if counts else b"a.txt")
 
 
 @pytest.mark.parametrize("order", [*itertools.permutations(FORMS)])
@@ -593,6 +626,7 @@ def test_encoded_forms_that_come_change_and_go_are_seen_within_a_second(encoded,
     (encoded / "a.txt.zst").write_text("back")
     assert contents(roots.find(0, b"/a.txt", 7000, ["zst"])) == b"back"
     replaced(encoded / "a.txt", b"newer than they")
+    os.utime(encoded / "a.txt", ns=(0, (encoded / "a.txt.zst").stat().st_mtime_ns + 10**9))
     assert sidecars(roots, b"/a.txt", 8000) == []
 
 

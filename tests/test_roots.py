@@ -158,24 +158,71 @@ def test_rfc9110_13_1_2_a_form_is_unchanged_by_its_own_etag_alone(coded, coding)
             assert answer["Vary"] == "Accept-Encoding"
 
 
-def test_rfc9110_14_2_a_range_is_of_the_encoded_form(coded):
-    for name in ("page.html", "big.txt"):
-        data = FORMS[name + ".gz"]
-        answer = get(coded, f"/{name}", "Accept-Encoding: gzip", "Range: bytes=2-40")
+@pytest.mark.parametrize("accept", ["gzip", "gzip, deflate", "gzip, deflate, br, zstd", "*"])
+@pytest.mark.parametrize("name", ["page.html", "big.txt"])
+def test_rfc9110_14_2_a_range_is_of_the_file_itself(coded, name, accept):
+    data = FORMS[name]
+    for _ in range(2):
+        answer = get(coded, f"/{name}", f"Accept-Encoding: {accept}", "Range: bytes=2-40")
         assert (answer.status, answer.body) == (206, data[2:41])
-        assert answer["Content-Encoding"] == "gzip"
+        assert "Content-Encoding" not in answer
         assert answer["Content-Range"] == f"bytes 2-40/{len(data)}"
+        assert answer["ETag"] == get(coded, f"/{name}")["ETag"]
         assert answer["Vary"] == "Accept-Encoding"
-        missed = get(coded, f"/{name}", "Accept-Encoding: gzip", f"Range: bytes={len(data)}-")
-        assert (missed.status, missed["Content-Range"]) == (416, f"bytes */{len(data)}")
+    missed = get(coded, f"/{name}", f"Accept-Encoding: {accept}", f"Range: bytes={len(data)}-")
+    assert (missed.status, missed["Content-Range"]) == (416, f"bytes */{len(data)}")
+
+
+def test_a_head_ignores_range_and_is_of_the_encoded_form(coded):
+    answer = get(coded, "/page.html", "Accept-Encoding: gzip", "Range: bytes=2-40", method="HEAD")
+    assert (answer.status, answer["Content-Encoding"]) == (200, "gzip")
+    assert answer["Content-Length"] == str(len(FORMS["page.html.gz"]))
+
+
+@pytest.mark.parametrize("field", ["If-Range", "If-Match"])
+@pytest.mark.parametrize("coding", ["gzip", "br", "zstd"])
+@pytest.mark.parametrize("accept", ["gzip, deflate, br, zstd", "zstd;q=0.1, br;q=0.2, gzip;q=0.3"])
+def test_rfc9110_13_1_5_a_range_is_of_the_form_whose_tag_it_names(coded, coding, accept, field):
+    data = FORMS["page.html" + CODED[coding]]
+    mine = get(coded, "/page.html", f"Accept-Encoding: {coding}")["ETag"]
+    answer = get(coded, "/page.html", f"Accept-Encoding: {accept}", "Range: bytes=2-9", f"{field}: {mine}")
+    assert (answer.status, answer["Content-Encoding"], answer.body) == (206, coding, data[2:10])
+    assert answer["ETag"] == mine
 
 
 def test_rfc9110_13_1_5_if_range_holds_for_the_form_it_names(coded):
-    plain = get(coded, "/page.html")["ETag"]
+    plain, packed = (get(coded, "/page.html", *more)["ETag"] for more in ([], ["Accept-Encoding: gzip"]))
     fields = ["Accept-Encoding: gzip", "Range: bytes=0-1"]
-    mine = get(coded, "/page.html", *fields)["ETag"]
-    assert get(coded, "/page.html", *fields, f"If-Range: {mine}").status == 206
-    assert get(coded, "/page.html", *fields, f"If-Range: {plain}").status == 200
+    modified = get(coded, "/page.html")["Last-Modified"]
+    for condition, more, status, coding in [
+        (f"If-Range: {packed}", fields, 206, "gzip"), (f"If-Range: {plain}", fields, 206, None),
+        (f"If-Range: {modified}", fields, 206, None), (f"If-Match: {plain}", fields, 206, None),
+        (f"If-Match: {packed}", fields, 206, "gzip"), ("If-Match: *", fields, 206, None),
+        (f"If-Range: W/{packed}", fields, 200, "gzip"), ('If-Range: "another.gz"', fields, 200, "gzip"),
+        ('If-Range: "another"', fields, 200, None), ("If-Range: .gz", fields, 200, None),
+        (f"If-Range: {packed}", fields[1:], 200, None),
+        (f"If-Range: {packed}", ["Accept-Encoding: br", fields[1]], 200, None),
+        (f"If-Range: {packed}", ["Accept-Encoding: gzip;q=0", fields[1]], 200, None),
+        (f"If-Range: {packed}", fields[:1], 200, "gzip"), (f"If-Range: {plain}", fields[:1], 200, "gzip"),
+    ]:
+        answer = get(coded, "/page.html", condition, *more)
+        expected = (status, [coding] if coding else [])
+        assert (answer.status, answer.all("Content-Encoding")) == expected, (condition, more)
+
+
+@pytest.mark.parametrize("size", [10, 32 << 10, (32 << 10) + 1, 128 << 10, 1 << 20])
+def test_two_servers_with_the_same_files_agree_on_their_etags(tmp_path, size):
+    data = random.Random(size).randbytes(size)
+    answers = []
+    for server in ("one", "other"):
+        write(tmp_path / server, {"a.bin": data, "a.bin.gz": data})
+        with serving(tmp_path / server) as port:
+            answers += [get(port, "/a.bin", "Accept-Encoding: gzip"), get(port, "/a.bin")]
+            known = answers[1]["ETag"]
+            assert get(port, "/a.bin", f"If-None-Match: {known}").status == 304
+            assert get(port, "/a.bin", f"If-Range: {known}", "Range: bytes=5-8").body == data[5:9]
+    assert no_date(answers[0]) == no_date(answers[2])
+    assert no_date(answers[1]) == no_date(answers[3])
 
 
 @pytest.mark.parametrize(("time", "used"), [(OLD - 1, False), (OLD, True), (OLD + 1, True)])
@@ -186,6 +233,22 @@ def test_an_encoded_form_older_than_the_file_is_not_sent(tmp_path, time, used):
         answer = get(port, "/a.txt", "Accept-Encoding: gzip")
     assert ("Content-Encoding" in answer) == used
     assert answer.body == (b"then" if used else b"now")
+
+
+@pytest.mark.parametrize("copied", [
+    lambda status: {"times": (status.st_atime, status.st_mtime)},
+    lambda status: {"ns": (0, status.st_mtime_ns // 10**6 * 10**6)},
+    lambda status: {"ns": (0, status.st_mtime_ns // 10**9 * 10**9)},
+], ids=["as a float", "in milliseconds", "in seconds"])
+def test_an_encoded_form_whose_time_was_copied_less_exactly_is_sent(tmp_path, copied):
+    times = [OLD * 10**9 + fraction for fraction in (1, 123_456_789, 357_913_941, 999_999_999)]
+    for number, ns in enumerate(times):
+        write(tmp_path, [f"{number}.txt", f"{number}.txt.gz"])
+        os.utime(tmp_path / f"{number}.txt", ns=(0, ns))
+        os.utime(tmp_path / f"{number}.txt.gz", **copied((tmp_path / f"{number}.txt").stat()))
+    with serving(tmp_path) as port:
+        for number in range(len(times)):
+            assert get(port, f"/{number}.txt", "Accept-Encoding: gzip")["Content-Encoding"] == "gzip"
 
 
 def test_encoded_forms_come_and_go_while_the_file_is_served(tmp_path):
@@ -258,7 +321,7 @@ def parts_of(answer):
     [(0, 99), (50, 149)],                    # overlapping
     [(10, 19), (10, 19)],
     [(0, 999), (1000, 1999)],                # all of the small one
-    [(1, 1)] * 16,
+    [(1, 1)] * 32,
 ])
 @pytest.mark.parametrize(("name", "data"), [("small", SMALL), ("large", LARGE)])
 def test_rfc9110_15_3_7_2_several_ranges(ranged, name, data, asked):
@@ -287,14 +350,17 @@ def test_rfc9110_14_2_what_cannot_be_satisfied_is_left_out(ranged):
     assert (none.status, none["Content-Range"]) == (416, "bytes */2000")
 
 
-@pytest.mark.parametrize("value", ["0-,0-", "0-1999,0-0", ",".join(["0-0"] * 17), "-2000,-1"])
+@pytest.mark.parametrize("value", ["0-,0-", "0-1999,0-0", ",".join(["0-0"] * 33), "-2000,-1"])
 def test_rfc9110_17_15_ranges_that_are_an_attack_get_the_whole(ranged, value):
     answer = get(ranged, "/small.txt", f"Range: bytes={value}")
     assert (answer.status, answer.body) == (200, SMALL)
 
 
 def test_several_ranges_of_an_encoded_form(coded):
-    answer = get(coded, "/page.html", "Accept-Encoding: gzip", "Range: bytes=0-1,4-5")
+    fields = ["Accept-Encoding: gzip", "Range: bytes=0-1,4-5"]
+    assert [data for _, _, data in parts_of(get(coded, "/page.html", *fields))] == [b"<p", b"ag"]
+    packed = get(coded, "/page.html", fields[0])["ETag"]
+    answer = get(coded, "/page.html", *fields, f"If-Range: {packed}")
     assert answer["Content-Encoding"] == "gzip"
     assert [data for _, _, data in parts_of(answer)] == [b"gz", b"gz"]
 
@@ -405,6 +471,13 @@ def test_a_listing_leads_to_every_file_whatever_its_name(listed):
     assert names == shown == [entry["name"] for entry in listing(listed, "/odd/")]
 
 
+def test_rfc3986_4_2_a_link_is_a_name_escaped_and_nothing_before_it(listed):
+    links = [href for href, _ in Links(get(listed, "/odd/").body).links[1:]]
+    assert links == [urllib.parse.quote(os.fsencode(name)) for name in sorted(ODD)]
+    assert not any(link.startswith(("./", "/")) or ":" in link for link in links)
+    assert "sub/" in [href for href, _ in Links(get(listed, "/mixed/").body).links]
+
+
 def test_a_listing_shows_what_is_served_and_nothing_else(listed):
     assert [(entry["name"], entry["type"], entry.get("size")) for entry in listing(listed, "/mixed/")] == [
         ("link-dir", "directory", None), ("sub", "directory", None),
@@ -449,7 +522,7 @@ def test_the_root_has_no_way_up(listed):
 
 def test_a_listing_ends_at_an_index_and_begins_at_a_slash(listed):
     assert get(listed, "/with/").body == b"with/index.html"
-    assert get(listed, "/mixed")["Location"] == "/mixed/"
+    assert get(listed, "/mixed")["Location"] == "mixed/"
     assert get(listed, "/none/").status == 404
     assert get(listed, "/mixed/a.txt/").status == 404
     assert get(listed, "/mixed/out-dir/").status == 404
@@ -490,6 +563,34 @@ def test_rfc9110_5_3_accept_in_two_fields_is_one_list(listed):
     assert answer["Content-Type"] == "application/json"
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_rfc9110_13_1_2_a_listing_that_has_not_changed_is_304(tmp_path, method):
+    write(tmp_path, ["d/a.txt"])
+    tags = set()
+    with serving(Root(tmp_path, listing=True, headers={"A": "b"}, cors="*")) as port, Http(port) as http:
+        for accept in ("text/html", "application/json"):
+            fields = ["Origin: https://a.example", f"Accept: {accept}"]
+            answer = http.get("/d/", *fields, method=method)
+            tag = answer["ETag"]
+            assert not tag.startswith("W/")
+            assert "Last-Modified" not in answer
+            tags.add(tag)
+            for condition in (f"If-None-Match: {tag}", f"If-None-Match: W/{tag}", "If-None-Match: *"):
+                again = http.get("/d/", *fields, condition, method=method)
+                assert (again.status, again.body) == (304, b"")
+                kept = [field for field in no_date(answer) if field[0] not in ("Content-Type", "Content-Length")]
+                assert no_date(again) == kept
+            assert http.get("/d/", *fields, 'If-None-Match: "x"', method=method).status == 200
+            assert http.get("/d/", *fields, 'If-Match: "x"', method=method).status == 412
+            assert http.get("/d/", *fields, f"If-Match: {tag}", method=method).status == 200
+            since = "If-Modified-Since: Sun, 06 Nov 2094 08:49:37 GMT"
+            assert http.get("/d/", *fields, since, method=method).status == 200
+        assert len(tags) == 2
+        write(tmp_path, ["d/b.txt"])
+        until(lambda: http.get("/d/", f"If-None-Match: {tag}", "Accept: application/json", method=method).status == 200,
+              "the change to be seen")
+
+
 def test_a_listing_is_as_fresh_as_a_file(tmp_path):
     with serving(Root(tmp_path, listing=True)) as port:
         assert listing(port, "/") == []
@@ -516,7 +617,7 @@ def test_a_listing_is_made_once_a_second_for_each_way_to_see_it(tmp_path):
         before = [listings.page(*way, 5000) for way in ways]
         write(tmp_path, ["one/new", "two/new"])
         assert [listings.page(*way, 5999) for way in ways] == before
-        after = [listings.page(*way, 6000) for way in ways]
+        after = [listings.page(*way, 6000)[0] for way in ways]
         assert all(b"new" in text for text in after)
         assert after == [page(*way) for way in ways]
 
@@ -527,8 +628,8 @@ def test_few_listings_are_remembered(tmp_path):
         for i in range(17):
             listings.page(top, -1, b"/%d/" % i, False, 5000)
         write(tmp_path, ["new"])
-        assert b"new" not in listings.page(top, -1, b"/1/", False, 5000)
-        assert b"new" in listings.page(top, -1, b"/0/", False, 5000)
+        assert b"new" not in listings.page(top, -1, b"/1/", False, 5000)[0]
+        assert b"new" in listings.page(top, -1, b"/0/", False, 5000)[0]
 
 
 @pytest.mark.parametrize(("entries", "shown"), [(MOST, MOST), (MOST + 1, MOST)])
@@ -701,11 +802,12 @@ def test_the_longest_settings_find_room(tmp_path):
     os.utime(tmp_path / "a.txt", (OLD, OLD))
     origin = "https://" + "o" * 300
     fields = {"Content-Security-Policy": "c" * 4000, "X-More": "m" * (8192 - 23 - 4 - 4000 - 6 - 4)}
-    root = Root(tmp_path, cache={"*": "c" * 1024}, cors=[origin, OTHER], headers=fields, listing=True, spa=True)
+    root = Root(tmp_path, cache={"*": "c" * 1024}, cors=[origin, OTHER], headers=fields, listing=True, spa=True,
+                charset="c" * 40)
     said = 8192 + len("X-Content-Type-Options: nosniff\r\n") + 1024 + len(origin)
     with serving(root, mime_types={"txt": "text/" + "t" * 123}) as port, Http(port) as http:
         for target, more in [
-            ("/a.txt", ["Accept-Encoding: gzip"]), ("/a.txt", ["Accept-Encoding: gzip", "Range: bytes=1-"]),
+            ("/a.txt", ["Accept-Encoding: gzip"]), ("/a.txt", ["Accept-Encoding: gzip", "Range: bytes=1-9"]),
             ("/a.txt", ["Range: bytes=1099511627775-"]), ("/a.txt", ["Range: bytes=0-0,1-1,2-2"]),
             ("/a.txt", ["If-None-Match: *"]), ("/missing", []), ("/dir/", []), ("/missing.txt", []),
         ]:
@@ -717,7 +819,7 @@ def test_the_longest_settings_find_room(tmp_path):
             if target == "/a.txt":
                 assert answer["Cache-Control"] == "c" * 1024
         answer = http.get("/dir?" + "q" * 8000, f"Origin: {origin}")
-        assert answer["Location"] == "/dir/?" + "q" * 8000
+        assert answer["Location"] == "dir/?" + "q" * 8000
 
 
 @pytest.mark.parametrize(("arguments", "says"), [
@@ -897,9 +999,11 @@ def test_rfc8615_well_known_is_served_and_other_dot_names_are_not(tmp_path):
         for target in (
             "/.well-known/.secret", "/d/.well-known/a", "/.env", "/.git/config", "/.git/",
             "/.well-known/../.env",
-            "/%2eenv", "/.well-known/%2e%2e/.env", "/.well-known/%2e%2e/d/",
+            "/%2eenv", "/.well-known/%2e%2e/.env", "/d/../.env", "/.well-known/./.secret", "/d/../.git/a",
         ):
             assert get(port, target).status == 404, target
+        assert get(port, "/.git/../.well-known/acme/token").body == b".well-known/acme/token"
+        assert [entry["name"] for entry in listing(port, "/.well-known/%2e%2e/d/")] == []
 
 
 def test_follow_symlinks(tmp_path):
@@ -975,7 +1079,7 @@ def test_a_prefix_without_its_slash_is_redirected(tmp_path):
     write(tmp_path, ["index.html"])
     with serving({"/app": tmp_path}) as port:
         answer = get(port, "/app?x=1")
-        assert (answer.status, answer["Location"]) == (301, "/app/?x=1")
+        assert (answer.status, answer["Location"]) == (301, "app/?x=1")
         assert get(port, "/app/").body == b"index.html"
         assert get(port, "/").status == 404
 
@@ -1001,7 +1105,9 @@ def test_a_prefix_without_its_slash_is_redirected(tmp_path):
     ("a.zip", "application/zip"),
     ("a.gz", "application/gzip"),
     ("a.tar.gz", "application/gzip"),
-    ("a.xml", "text/xml; charset=utf-8"),
+    ("a.xml", "text/xml"),                   # RFC 7303 section 3: it says so itself
+    ("a.xsl", "application/xml"),
+    ("a.foo-xml", "text/x-own+xml"),
     ("a.apng", "image/apng"),
     ("a.jfif", "image/jpeg"),
     ("a.jp2", "image/jp2"),
@@ -1010,6 +1116,23 @@ def test_a_prefix_without_its_slash_is_redirected(tmp_path):
     ("a.kar", "audio/midi"),
     ("a.asx", "video/x-ms-asf"),
     ("a.svgz", "application/octet-stream"),  # it would have to say that it is compressed
+    ("a.pmtiles", "application/vnd.pmtiles"),
+    ("a.deb", "application/vnd.debian.binary-package"),
+    ("a.fgb", "application/vnd.flatgeobuf"),
+    ("a-1.0-py3-none-any.whl", "application/zip"),
+    ("a.ttl", "text/turtle; charset=utf-8"),
+    ("a.xslt", "application/xslt+xml"),
+    ("a.ttml", "application/ttml+xml"),
+    ("a.ktx2", "image/ktx2"),
+    ("a.arrow", "application/vnd.apache.arrow.file"),
+    ("a.mvt", "application/vnd.mapbox-vector-tile"),
+    ("a.pkpass", "application/vnd.apple.pkpass"),
+    ("a.plist", "application/x-plist"),
+    ("a.wgsl", "text/wgsl; charset=utf-8"),
+    ("a.obj", "model/obj"),
+    ("a.mtl", "model/mtl"),
+    ("a.m4s", "video/iso.segment"),
+    ("a.vcf", "text/vcard; charset=utf-8"),
     ("a.unheard-of", "application/octet-stream"),
     ("A.HTML", "text/html; charset=utf-8"),
     ("a.geojson", "application/geo+json"),   # from here on by mime_types
@@ -1018,9 +1141,35 @@ def test_a_prefix_without_its_slash_is_redirected(tmp_path):
 ])
 def test_mime_types(tmp_path, name, kind):
     write(tmp_path, [name])
-    mine = {"geojson": "application/geo+json", ".TXT": "text/x-own", "foo": "text/plain; charset=latin-1"}
+    mine = {"foo-xml": "text/x-own+xml"}
+    mine |= {"geojson": "application/geo+json", ".TXT": "text/x-own", "foo": "text/plain; charset=latin-1"}
     with serving(tmp_path, mime_types=mine) as port:
         assert get(port, f"/{name}")["Content-Type"] == kind
+
+
+@pytest.mark.parametrize(("charset", "said"), [
+    ({}, "; charset=utf-8"), ({"charset": None}, ""), ({"charset": "Windows-1252"}, "; charset=Windows-1252"),
+])
+def test_charset(tmp_path, charset, said):
+    write(tmp_path, ["a.html", "a.txt", "a.xml", "a.svg", "a.json", "a.own", "a.latin", "404.html"])
+    mine = {"own": "TEXT/x-own", "latin": "text/plain; charset=latin-1"}
+    with serving(Root(tmp_path, **charset), mime_types=mine) as port, Http(port) as http:
+        for name, kind in {
+            "a.html": "text/html" + said, "a.txt": "text/plain" + said, "a.own": "TEXT/x-own" + said,
+            "a.latin": "text/plain; charset=latin-1", "missing": "text/html" + said,
+            "a.xml": "text/xml", "a.svg": "image/svg+xml", "a.json": "application/json",
+        }.items():
+            for fields in ([], [], ["Range: bytes=0-0"], ["Origin: https://a.example"]):
+                assert http.get(f"/{name}", *fields)["Content-Type"] == kind
+        parts = http.get("/a.txt", "Range: bytes=0-0,2-2").body
+        assert parts.count(f"Content-Type: text/plain{said}\r\n".encode()) == 2
+
+
+@pytest.mark.parametrize("charset", ["", "utf 8", "utf-8;x", "x" * 41, "é"])
+def test_what_is_no_charset_is_refused(tmp_path, charset):
+    with pytest.raises(ValueError, match=r"^charset: .* is not the name of a character encoding$"):
+        Root(tmp_path, charset=charset)
+    Root(tmp_path, charset="x" * 40)
 
 
 # ---- methods ----
@@ -1038,7 +1187,10 @@ def test_rfc9110_9_3_7_options(tmp_path, target):
         assert http.answer().body == b"a.txt"
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "TRACE"])
+@pytest.mark.parametrize("method", [
+    "POST", "PUT", "PATCH", "DELETE", "TRACE", "PROPFIND", "PROPPATCH", "MKCOL", "COPY", "MOVE", "LOCK", "UNLOCK",
+    "ACL", "QUERY", "REPORT", "SEARCH", "VERSION-CONTROL", "BASELINE-CONTROL", "UPDATEREDIRECTREF",
+])
 @pytest.mark.parametrize("target", ["/a.txt", "/missing", "/dir/"])
 def test_rfc9110_15_5_6_405_says_what_is_allowed(tmp_path, method, target):
     write(tmp_path, ["a.txt"])
@@ -1050,7 +1202,7 @@ def test_rfc9110_15_5_6_405_says_what_is_allowed(tmp_path, method, target):
 
 def test_rfc9110_9_1_methods_have_their_case_and_others_are_not_implemented(tmp_path):
     with serving(tmp_path) as port, Http(port) as http:
-        for method in ("get", "Get", "PROPFIND", "X", "GETX"):
+        for method in ("get", "Get", "propfind", "PROPFINDX", "PROPFIN", "X", "GETX", "PRI"):
             assert http.get("/", method=method).status == 501
 
 
@@ -1104,7 +1256,7 @@ CHUNKED_BODY = b"5;name=value\r\nGET /\r\n0\r\nTrailer: x\r\n\r\n"
     ("GET", ["Transfer-Encoding: chunked"], CHUNKED_BODY, 200),
     ("HEAD", ["Transfer-Encoding: chunked"], CHUNKED_BODY, 200),
     ("OPTIONS", ["Transfer-Encoding: chunked"], CHUNKED_BODY, 204),
-    ("PROPFIND", ["Transfer-Encoding: chunked"], CHUNKED_BODY, 501),
+    ("PROPFIND", ["Transfer-Encoding: chunked"], CHUNKED_BODY, 405),
     ("POST", ["Content-Length: 18"], b"GET / HTTP/1.1\r\n\r\n", 405),
     ("GET", ["Content-Length: 18"], b"GET / HTTP/1.1\r\n\r\n", 200),
     ("POST", ["Transfer-Encoding: chunked"], b"fff00\r\n" + b"x" * 0xFFF00 + b"\r\n0\r\n\r\n", 405),
@@ -1471,6 +1623,14 @@ def test_a_handshake_with_a_body_is_refused(every_kind):
         http.send(handshake("/ws", "Content-Length: 5") + b"12345" + request("/a.txt"))
         assert http.answer().status == 400
         assert http.answer().body == b"a"
+
+
+def test_a_websocket_route_is_found_by_the_resolved_path(tmp_path):
+    with serving(write(tmp_path, ["a.txt"]), websocket="/ws") as port:
+        for target, status in (("/x/../ws", 101), ("/./%77s", 101), ("/../ws", 404), ("/ws/..", 404)):
+            with Http(port) as http:
+                http.send(handshake(target))
+                assert http.answer(head=status == 101).status == status, target
 
 
 def test_the_package_serves_what_it_says(tmp_path):

@@ -7,8 +7,8 @@ from libc.stdint cimport int64_t, uint32_t
 from c1m.buf cimport Slice
 from c1m.coding cimport CODINGS
 from c1m.files cimport (
-    FILE_BUSY, FILE_DIRECTORY, FILE_NONE, File, Files, FindResult, files_find, files_forget, files_free, files_index,
-    files_init, files_root, files_type,
+    FILE_BUSY, FILE_DIRECTORY, FILE_NONE, File, Files, FindResult, MediaType, files_find, files_forget, files_free,
+    files_index, files_init, files_root, files_type,
 )
 
 ENDINGS = [None, "gz", "br", "zst"]      # of sidecars, by Coding
@@ -31,9 +31,9 @@ cdef class Roots:
             raise MemoryError
         self.f.no_openat2 = not openat2
         self.types = [(extension.encode(), name.encode()) for extension, name in types.items()]
-        self.f.default_type = Slice(b"application/octet-stream", 24)
+        self.f.default_type = MediaType(Slice(b"application/octet-stream", 24), False)
         for extension, name in self.types:
-            files_type(&self.f, Slice(extension, len(extension)), Slice(name, len(name)))
+            files_type(&self.f, Slice(extension, len(extension)), MediaType(Slice(name, len(name)), False))
         self.index = [os.fsencode(name) for name in index]
         for path in paths:
             root = files_root(&self.f, os.fsencode(path), follow_symlinks)
@@ -67,7 +67,7 @@ cdef class Roots:
         else:
             contents = file.body.data[:file.body.size]
         return {
-            "size": file.size, "mtime": file.mtime, "type": file.type.at[:file.type.n],
+            "size": file.size, "mtime": file.mtime, "type": file.type.name.at[:file.type.name.n],
             "etag": file.etag.at[:file.etag.n], "in_memory": file.body.fd < 0, "contents": contents,
             "encoded": ENDINGS[file.coding],
         }

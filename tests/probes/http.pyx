@@ -9,7 +9,7 @@ from c1m.http cimport (
     AT_HEAD, CHUNKED, END_BETWEEN, END_OF_BODY, EXPECT_CONTINUE, EXPECT_UNKNOWN, FOR_CONNECT, FOR_HEAD, FOR_UPGRADE,
     HTTP_BODY, HTTP_FAIL, HTTP_INTERIM, HTTP_MALFORMED, HTTP_MORE, HTTP_REQUEST, HTTP_RESPONSE, HTTP_TOO_LONG,
     KEEP_ALIVE, SWITCHED, UNTIL_CLOSE, WANTS_WEBSOCKET, HttpEnd, HttpHead, HttpParser, HttpRequest, HttpResponse,
-    http_next, http_response_end, http_response_next, http_unescape,
+    http_next, http_response_end, http_response_next, http_resolve,
 )
 from c1m.semantics cimport (
     DATE_SIZE, MAX_RANGES, ByteRange, http_codings, http_date, http_date_parse, http_precondition,
@@ -97,12 +97,12 @@ cdef class Parser(Incremental):
         cdef Block *path = block_new(r.path.n + 1)
         if path == NULL:
             raise MemoryError
-        path.size = http_unescape(r.path, path.data)
-        unescaped = path.data[:path.size]
+        path.size = http_resolve(r.path, path.data)
+        resolved = path.data[:path.size]
         block_unref(path)
         return {
             "method": ["GET", "HEAD", "OPTIONS", "CONNECT", "other", "unknown"][<int>r.method],
-            "path": taken(r.path), "unescaped": unescaped, "query": taken(r.query), "host": taken(r.host),
+            "path": taken(r.path), "resolved": resolved, "query": taken(r.query), "host": taken(r.host),
             "minor": r.minor, "length": r.content_length,
             "flags": flags_of(r.flags), "fields": fields_of(&r.head),
         }
