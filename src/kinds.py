@@ -482,6 +482,11 @@ class Places(Kind):
             raise ValueError(f"{name}: the URL prefix {place!r} has no '/'")
         if host and not HOST.fullmatch(host.lower()):
             raise ValueError(f"{name}: {host!r} is not a host name without its port")
+        if host and not re.search(r"[.:]|^localhost$", host.lower()):      # far likelier a path without its slash
+            raise ValueError(
+                f"{name}: the URL prefix {place!r} begins with no slash: write {f'/{place}'!r}, or, if {host!r} is a"
+                f" host, {f'{host}./{prefix}'!r}"
+            )
         prefix = f"/{prefix}".removesuffix("/")
         if wrong := not_a_prefix(prefix):
             raise ValueError(f"{name}: the URL prefix {place!r} {wrong}")

@@ -181,7 +181,8 @@ class ServerOptions(Options, group="Limits and timeouts"):
         """a directory served at ``/``; or a mapping of URL prefixes to directories, such as ``{"/": "public",
         "/assets": "build/assets", "static.example.org/": "static"}``, of which the longest that fits a
         request's path counts, one that begins with the request's host before one that does not; or None for no
-        files. Prefixes are paths, written unescaped. In place of a directory a `Root` says more about how it
+        files. Prefixes are paths, written unescaped; a host without a dot
+        in its name has one behind it: ``"intranet./"``. In place of a directory a `Root` says more about how it
         is served""",
         shown=" None",
         flag=None,

@@ -942,6 +942,9 @@ def test_follow_symlinks(tmp_path):
     ("xstatic.example.org", "/a.txt", b"any"),
     ("static.example.org.evil.example", "/a.txt", b"any"),
     ("static.example.org", "/sub/a.txt", b"static-sub"),
+    ("intranet", "/a.txt", b"intranet"),
+    ("intranet.:80", "/a.txt", b"intranet"),
+    ("localhost:8001", "/a.txt", b"local"),
     ("[::1]", "/a.txt", b"six"),
     ("[::1]:80", "/a.txt", b"six"),
     ("[::2]", "/a.txt", b"any"),
@@ -952,6 +955,7 @@ def test_roots_by_prefix_and_host(tmp_path, host, target, served):
     places = {
         "/": "any", "/assets": "any-assets", "/assets/deep/": "deep", "static.example.org/": "static",
         "Static.example.org/sub": "static-sub", "[::1]/": "six", "dotted.example./": "dotted",
+        "intranet./": "intranet", "Localhost/": "local",
         "/.well-known/acme": "acme", "/a b": "spaced", "/100%": "percent",
     }
     roots = {place: write(tmp_path / name, {"a.txt": name}) for place, name in places.items()}
@@ -1402,6 +1406,9 @@ def test_a_root_is_remembered_by_where_it_is_and_not_changed(tmp_path, monkeypat
     ({"root": {"./public": "."}}, "root: '.' is not a host name"),
     ({"root": {"../public": "."}}, "root: '..' is not a host name"),
     ({"root": {"a..b/": "."}}, "root: 'a..b' is not a host name"),
+    ({"root": {"files/": "."}}, "root: the URL prefix 'files/' begins with no slash: write '/files/', or, if 'files' is"
+                                " a host, 'files./'"),
+    ({"root": {"a/b": "."}}, "root: the URL prefix 'a/b' begins with no slash: write '/a/b', or, if 'a' is a host, "),
     *(({"root": {place: "."}}, f"root: the URL prefix {place!r} has {what}") for place, what in [
         ("//", "an empty name"), ("//x", "an empty name"), ("/a//b", "an empty name"), ("/a//", "an empty name"),
         ("example.org//x", "an empty name"),
