@@ -173,7 +173,7 @@ class Server:
         """Sends a message to every WebSocket that is subscribed to a topic. May be called from any thread; one that
         publishes faster than the server can send is slowed down.
 
-        Raises RuntimeError if the server does not run, TypeError for what is no message.
+        Raises RuntimeError if the server does not run, or not in this process; TypeError for what is no message.
         """
         self._running_site().publish(topic, message)
 
@@ -315,22 +315,29 @@ class Server:
     def _has_coroutines(self) -> bool:
         return any(has_coroutines(route["handler"] or {}) for route in self._routes.values())
 
-    def _check_stopped(self, verb: str) -> None:
-        if self._listening:
-            raise RuntimeError(f"cannot {verb} a server that is listening already")
-
-    def _running_site(self) -> Site:
-        ended = self._thread is not None and not self._thread.is_alive()
-        if self._site is None or not self._running or ended:
-            raise RuntimeError("this server is not running")
-        return self._site
-
-    def _start(self, coroutines: bool = False) -> Site:
+    def _check_process(self) -> None:
         if self._listening and self._owner != os.getpid():
             raise RuntimeError(
                 f"this server listens in process {self._owner}, of which this one is a fork: call listen() and run() in"
                 " the same process; after os.fork(), make a Server in each"
             )
+
+    def _check_stopped(self, verb: str) -> None:
+        self._check_process()
+        if self._listening:
+            raise RuntimeError(f"cannot {verb} a server that is listening already")
+
+    def _running_site(self) -> Site:
+        self._check_process()
+        ended = self._thread is not None and not self._thread.is_alive()
+        if self._site is None or not self._running or ended:
+            raise RuntimeError(
+                "this server is not running: publish while run(), `with server` or `async with server` serves"
+            )
+        return self._site
+
+    def _start(self, coroutines: bool = False) -> Site:
+        self._check_process()
         if self._running:
             raise RuntimeError("this server is running already")
         if not coroutines:
