@@ -42,6 +42,7 @@ class Kind:
     """Anything at all; the kinds below say more."""
 
     takes = "Any"                # the type, as a signature has it
+    noun = "a value"             # and as a sentence has it
     toml = "string"              # and as a configuration file has it
     metavar = "TEXT"             # in a flag's usage
     range = ""                   # the values that are possible, in words
@@ -166,7 +167,7 @@ class Switch(Kind):
 
 
 class Text(Kind):
-    takes = "str"
+    takes, noun = "str", "a str"
 
     def __init__(self, metavar: str = "TEXT") -> None:
         self.metavar = metavar
@@ -216,6 +217,8 @@ class Origin(Text):
     def check(self, name: str, value: Any) -> str:
         if super().check(name, value) == self.beside:
             return self.beside
+        if value == "*":
+            raise ValueError(f"{name}: '*' is not an origin: leave {name} out to let any in")
         found = ORIGIN.fullmatch(value)
         if not found:
             raise ValueError(f"{name}: {value!r} is not an origin such as 'https://example.org'")
@@ -230,7 +233,7 @@ class Origin(Text):
 class Path(Kind):
     """A path, or one word that is none."""
 
-    takes, metavar = "_Path", "PATH"
+    takes, noun, metavar = "_Path", "a path", "PATH"
     one = (str, bytes, os.PathLike)
 
     def __init__(self, beside: str = "") -> None:
@@ -263,12 +266,13 @@ class Directory(Path):
 
 
 class Port(Kind):
-    takes, metavar, toml = "int", "N|N-M", 'port, or range such as "8001-8030"'
+    takes, noun, metavar, toml = "int", "an int", "N|N-M", 'port, or range such as "8001-8030"'
     most = 65535
 
     def check(self, name: str, value: Any) -> int:
         if not isinstance(value, int) or isinstance(value, bool):
-            raise TypeError(f"{name}: {value!r} is not an int")
+            meant = isinstance(value, str) and re.fullmatch(r" *([0-9]{1,5}) *", value)
+            raise TypeError(f"{name}: {value!r} is not an int" + (f" such as {name}={int(meant[1])}" if meant else ""))
         if not 0 <= value <= self.most:
             raise ValueError(f"{name}: {value} is not a TCP port (0 to {self.most})")
         return value
@@ -317,10 +321,10 @@ class Several(Kind):
         self.metavar = each.metavar
 
     def check(self, name: str, value: Any) -> tuple[Any, ...]:
-        if isinstance(value, self.one):
+        if isinstance(value, (str, bytes, self.one)):      # text is no iterable of what it is not itself
             value = [value]
         if not isinstance(value, Iterable):
-            raise TypeError(f"{name}: {value!r} is neither one nor several")
+            raise TypeError(f"{name}: {value!r} is not {self.each.noun} or several")
         checked = [self.each.check(name, each) for each in value]
         return tuple(checked if self.most is None else at_most(name, list(dict.fromkeys(checked)), self.most))
 
@@ -504,6 +508,11 @@ class UrlPath(Text):
             raise ValueError(f"{name}: {value!r} does not start with '/'")
         if wrong := not_a_prefix(value.removesuffix("/")):
             raise ValueError(f"{name}: {value!r} {wrong}")
+        if re.search(r"\*|\{[^/]*\}|<[^/]*>", value):
+            raise ValueError(
+                f"{name}: {value!r} is a pattern, and patterns are not supported: give a whole path, to which clients"
+                " may add a query"
+            )
         return value  # type: ignore[no-any-return]
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import re
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, ParamSpec, TypeVar
@@ -158,9 +159,12 @@ class Options:
         @functools.wraps(function)
         def renamed(*args: _P.args, **given: _P.kwargs) -> _T:
             for alias in names.keys() & given:
-                if names[alias] in given:
-                    raise TypeError(f"{alias}: the former name of {names[alias]}, which is given, too")
-                given[names[alias]] = given.pop(alias)
+                name, value = names[alias], given.pop(alias)
+                if value is None:            # its default
+                    continue
+                if name in given:
+                    raise TypeError(f"{alias}: the former name of {name}, which is given, too: give {name} only")
+                given[name] = cls.options[name].kind.check(alias, value)
             return function(*args, **given)
 
         return renamed
@@ -282,6 +286,9 @@ class ServerOptions(Options, group="Limits and timeouts"):
     def check_together(self) -> None:
         if not self.ports and not self.unix:
             raise ValueError("ports: none given, and no unix socket either")
+        for port, times in Counter(self.ports).items():
+            if port and times > 1:
+                raise ValueError(f"ports: {port} is given twice")
         if self.ports and not self.host:
             raise ValueError("host: none given")
 
@@ -433,6 +440,8 @@ class RouteOptions(Options, group="WebSocket"):
 
 def checked_route(path: Any, taken: Mapping[str, Any]) -> str:
     """The path of a WebSocket route beside those that are taken."""
+    if callable(path):           # the decorator without its parentheses
+        raise TypeError(f"path: {path!r} is not a str: write @server.websocket('/path')")
     path = UrlPath().check("path", path)
     if path in taken:
         raise ValueError(f"path: {path!r} is a WebSocket route already")
