@@ -181,6 +181,17 @@ class Text(Kind):
         return value.encode()
 
 
+class HostName(Text):
+    """A host's name or address. Whether there is such a host is asked when it is listened on."""
+
+    def check(self, name: str, value: Any) -> str:
+        if "://" in super().check(name, value):
+            raise ValueError(f"{name}: {value!r} is a URL: give the host alone; ports go in ports")
+        if re.fullmatch(r"([^:]*|\[.*\]):[0-9]*", value):
+            raise ValueError(f"{name}: {value!r} has a port in it: ports go in ports")
+        return value  # type: ignore[no-any-return]
+
+
 class Token(Text):
     """A token by RFC 9110 section 5.6.2."""
 
@@ -254,14 +265,14 @@ class Path(Kind):
 
 
 class Directory(Path):
-    """One that exists, made absolute. Its errors name it as the root that it is to be."""
+    """One that exists, made absolute."""
 
     def check(self, name: str, value: Any) -> str:
-        path = super().check("root", value) if value not in ("", b"") else ""
+        path = super().check(name, value) if value not in ("", b"") else ""
         if not os.path.exists(path):
-            raise FileNotFoundError(errno.ENOENT, "root: no such directory", path)
+            raise FileNotFoundError(errno.ENOENT, f"{name}: no such directory", path)
         if not os.path.isdir(path):
-            raise NotADirectoryError(errno.ENOTDIR, "root: not a directory", path)
+            raise NotADirectoryError(errno.ENOTDIR, f"{name}: not a directory", path)
         return os.path.abspath(path)
 
 

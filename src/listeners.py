@@ -108,8 +108,10 @@ def set_mode(path: str, mode: int) -> None:
 def remove_stale(path: str) -> None:
     """Removes the socket that a killed server left behind; one that accepts, or another kind of file, stays."""
     with contextlib.suppress(FileNotFoundError):
-        if not stat.S_ISSOCK(os.stat(path).st_mode):
-            return
+        mode = os.stat(path).st_mode
+        if not stat.S_ISSOCK(mode):
+            what = "a directory" if stat.S_ISDIR(mode) else "a file that is no socket"
+            raise OSError(errno.EADDRINUSE, f"{what} is in the way: remove it, or give another path")
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.setblocking(False)  # or a server that is stuck would have us wait
             try:

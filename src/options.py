@@ -23,6 +23,7 @@ from c1m.kinds import (
     Directory,
     FileName,
     HeaderFields,
+    HostName,
     Kind,
     MediaTypes,
     Mode,
@@ -33,7 +34,6 @@ from c1m.kinds import (
     Seconds,
     Several,
     Switch,
-    Text,
     Token,
     UrlPath,
     at_most,
@@ -201,7 +201,7 @@ class ServerOptions(Options, group="Limits and timeouts"):
     )
     host: tuple[str, ...] = option(
         "127.0.0.1",
-        Several(Text("HOST")),
+        Several(HostName("HOST")),
         'a host name or address, or several: ``"127.0.0.1"``, ``"0.0.0.0"``, ``"::"``',
         flag=Flag("Address or name to listen on. 0.0.0.0 and :: are all there are: others can connect then."),
         group="Listening",

@@ -26,7 +26,7 @@ from c1m.listing import Listings
 from c1m.logwriter import LogWriter
 from c1m.mediatypes import TYPES
 from c1m.options import MAX_MEDIA_TYPES, RouteOptions, ServerOptions, checked_durations, checked_route
-from c1m.root import Root
+from c1m.root import Root, made_root
 from c1m.runner import Runner
 from c1m.site import Site
 from c1m.websocket import Handler
@@ -89,9 +89,10 @@ class Server:
         access_log_format: str = "combined",
     ) -> None:
         self._options = ServerOptions(locals())
+        places = list(root) if isinstance(root, Mapping) else []
         self._roots = [
-            (host, prefix, given if isinstance(given, Root) else Root(given))
-            for host, prefix, given in self._options.root or ()
+            (host, prefix, made_root(given, f"root: {places[i]!r}" if len(places) > 1 else "root"))
+            for i, (host, prefix, given) in enumerate(self._options.root or ())
         ]
         self._log: LogWriter | None = None
         self._routes: dict[str, dict[str, Any]] = {}

@@ -1381,10 +1381,28 @@ def test_root_refuses_what_is_of_the_wrong_type(tmp_path, arguments):
 
 def test_root_refuses_what_is_no_directory(tmp_path):
     write(tmp_path, ["a.txt"])
-    with pytest.raises(FileNotFoundError, match="root: no such directory"):
+    with pytest.raises(FileNotFoundError, match="path: no such directory"):
         Root(tmp_path / "none")
-    with pytest.raises(NotADirectoryError, match="root: not a directory"):
+    with pytest.raises(NotADirectoryError, match="path: not a directory"):
         Root(tmp_path / "a.txt")
+    with pytest.raises(TypeError, match=r"^path: 3 is not a path$"):
+        Root(3)
+
+
+@pytest.mark.parametrize(("places", "names"), [
+    (None, "root"), (["/"], "root"), (["/files"], "root"), (["/", "/files"], "root: '/files'"),
+    (["/", "a.example/", "a.example/x/"], "root: 'a.example/x/'"),
+])
+@pytest.mark.parametrize(("given", "error", "says"), [
+    ("none", FileNotFoundError, "no such directory: 'none'"), ("a.txt", NotADirectoryError, "not a directory: 'a.txt'"),
+    (3, TypeError, "3 is not a path"),
+])
+def test_of_several_roots_the_wrong_one_is_named(tmp_path, monkeypatch, places, names, given, error, says):
+    write(tmp_path, ["a.txt"])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error) as raised:
+        Server(given if places is None else {place: given if place == places[-1] else "." for place in places})
+    assert str(raised.value).removeprefix(f"[Errno {getattr(raised.value, 'errno', None)}] ") == f"{names}: {says}"
 
 
 def test_a_root_is_remembered_by_where_it_is_and_not_changed(tmp_path, monkeypatch):
