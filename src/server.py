@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from c1m.handlers import has_coroutines, methods_of
 from c1m.kinds import MediaTypes
-from c1m.listeners import addresses, opened
+from c1m.listeners import addresses, check_free, opened
 from c1m.listing import Listings
 from c1m.logwriter import LogWriter
 from c1m.mediatypes import TYPES
@@ -308,6 +308,10 @@ class Server:
             addresses(host, 0)
         for path in self._options.unix:
             _check_writable("unix", os.path.dirname(path) or ".")
+            try:
+                check_free(path)
+            except OSError as error:
+                raise OSError(error.errno, f"unix: {error.strerror}", path) from None
         log = self._options.access_log
         if log is not None and log != "-":
             _check_writable("access_log", log if os.path.exists(log) else os.path.dirname(log) or ".")

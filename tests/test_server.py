@@ -243,8 +243,8 @@ def test_what_is_no_place_for_a_unix_socket_is_named_and_left_alone(root, tmp_pa
 
 
 @pytest.mark.parametrize(("name", "says"), [
-    ("file", "a file that is no socket is in the way: remove it, or give another path"),
-    ("directory", "a directory is in the way: remove it, or give another path"),
+    ("file", "a file that is no socket is in the way (remove it, or give another path)"),
+    ("directory", "a directory is in the way (remove it, or give another path)"),
 ])
 def test_what_is_in_the_way_of_a_unix_socket_is_said(root, tmp_path, name, says):
     (tmp_path / "file").write_text("precious")
