@@ -63,6 +63,8 @@ class Part:
         except (ValueError, TypeError) as error:
             name, _, said = str(error).partition(": ")
             raise Wrong(f"{self.places.get(name, f'{self.place}: {name}')}: {said}") from None
+        except OSError as error:             # a root's
+            raise type(error)(error.errno, f"root: {_said(error.strerror)}", error.filename) from None
 
 
 class Plan:

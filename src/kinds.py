@@ -45,6 +45,7 @@ class Kind:
     """Anything at all; the kinds below say more."""
 
     takes = "Any"                # the type, as a signature has it
+    noun = "a value"             # and as a sentence has it
     toml = "string"              # and as a configuration file has it
     metavar = "TEXT"             # in a flag's usage
     range = ""                   # the values that are possible, in words
@@ -169,7 +170,7 @@ class Switch(Kind):
 
 
 class Text(Kind):
-    takes = "str"
+    takes, noun = "str", "a str"
 
     def __init__(self, metavar: str = "TEXT") -> None:
         self.metavar = metavar
@@ -181,6 +182,17 @@ class Text(Kind):
 
     def export(self, value: str) -> bytes:
         return value.encode()
+
+
+class HostName(Text):
+    """A host's name or address. Whether there is such a host is asked when it is listened on."""
+
+    def check(self, name: str, value: Any) -> str:
+        if "://" in super().check(name, value):
+            raise ValueError(f"{name}: {value!r} is a URL: give the host alone; ports go in ports")
+        if re.fullmatch(r"([^:]*|\[.*\]):[0-9]*", value):
+            raise ValueError(f"{name}: {value!r} has a port in it: ports go in ports")
+        return value  # type: ignore[no-any-return]
 
 
 class Token(Text):
@@ -235,6 +247,8 @@ class Origin(Text):
     def check(self, name: str, value: Any) -> str:
         if super().check(name, value) == self.beside:
             return self.beside
+        if value == "*":
+            raise ValueError(f"{name}: '*' is not an origin: leave {name} out to let any in")
         found = ORIGIN.fullmatch(value)
         if not found:
             raise ValueError(f"{name}: {value!r} is not an origin such as 'https://example.org'")
@@ -249,7 +263,7 @@ class Origin(Text):
 class Path(Kind):
     """A path, or one word that is none."""
 
-    takes, metavar = "_Path", "PATH"
+    takes, noun, metavar = "_Path", "a path", "PATH"
     one = (str, bytes, os.PathLike)
 
     def __init__(self, beside: str = "") -> None:
@@ -270,24 +284,25 @@ class Path(Kind):
 
 
 class Directory(Path):
-    """One that exists, made absolute. Its errors name it as the root that it is to be."""
+    """One that exists, made absolute."""
 
     def check(self, name: str, value: Any) -> str:
-        path = super().check("root", value) if value not in ("", b"") else ""
+        path = super().check(name, value) if value not in ("", b"") else ""
         if not os.path.exists(path):
-            raise FileNotFoundError(errno.ENOENT, "root: no such directory", path)
+            raise FileNotFoundError(errno.ENOENT, f"{name}: no such directory", path)
         if not os.path.isdir(path):
-            raise NotADirectoryError(errno.ENOTDIR, "root: not a directory", path)
+            raise NotADirectoryError(errno.ENOTDIR, f"{name}: not a directory", path)
         return os.path.abspath(path)
 
 
 class Port(Kind):
-    takes, metavar, toml = "int", "N|N-M", 'port, or range such as "8001-8030"'
+    takes, noun, metavar, toml = "int", "an int", "N|N-M", 'port, or range such as "8001-8030"'
     most = 65535
 
     def check(self, name: str, value: Any) -> int:
         if not isinstance(value, int) or isinstance(value, bool):
-            raise TypeError(f"{name}: {value!r} is not an int")
+            meant = isinstance(value, str) and re.fullmatch(r" *([0-9]{1,5}) *", value)
+            raise TypeError(f"{name}: {value!r} is not an int" + (f" such as {name}={int(meant[1])}" if meant else ""))
         if not 0 <= value <= self.most:
             raise ValueError(f"{name}: {value} is not a TCP port (0 to {self.most})")
         return value
@@ -336,10 +351,10 @@ class Several(Kind):
         self.metavar = each.metavar
 
     def check(self, name: str, value: Any) -> tuple[Any, ...]:
-        if isinstance(value, self.one):
+        if isinstance(value, (str, bytes, self.one)):      # text is no iterable of what it is not itself
             value = [value]
         if not isinstance(value, Iterable):
-            raise TypeError(f"{name}: {value!r} is neither one nor several")
+            raise TypeError(f"{name}: {value!r} is not {self.each.noun} or several")
         checked = [self.each.check(name, each) for each in value]
         return tuple(checked if self.most is None else at_most(name, list(dict.fromkeys(checked)), self.most))
 
@@ -501,6 +516,11 @@ class Places(Kind):
             raise ValueError(f"{name}: the URL prefix {place!r} has no '/'")
         if host and not HOST.fullmatch(host.lower()):
             raise ValueError(f"{name}: {host!r} is not a host name without its port")
+        if host and not re.search(r"[.:]|^localhost$", host.lower()):      # far likelier a path without its slash
+            raise ValueError(
+                f"{name}: the URL prefix {place!r} begins with no slash: write {f'/{place}'!r}, or, if {host!r} is a"
+                f" host, {f'{host}./{prefix}'!r}"
+            )
         prefix = f"/{prefix}".removesuffix("/")
         if wrong := not_a_prefix(prefix):
             raise ValueError(f"{name}: the URL prefix {place!r} {wrong}")
@@ -518,6 +538,11 @@ class UrlPath(Text):
             raise ValueError(f"{name}: {value!r} does not start with '/'")
         if wrong := not_a_prefix(value.removesuffix("/")):
             raise ValueError(f"{name}: {value!r} {wrong}")
+        if re.search(r"\*|\{[^/]*\}|<[^/]*>", value):
+            raise ValueError(
+                f"{name}: {value!r} is a pattern, and patterns are not supported: give a whole path, to which clients"
+                " may add a query"
+            )
         return value  # type: ignore[no-any-return]
 
 

@@ -105,11 +105,19 @@ def set_mode(path: str, mode: int) -> None:
         os.close(found)
 
 
-def remove_stale(path: str) -> None:
-    """Removes the socket that a killed server left behind; one that accepts, or another kind of file, stays."""
+def check_free(path: str) -> None:
+    """Raises OSError where there is something that is no socket."""
     with contextlib.suppress(FileNotFoundError):
-        if not stat.S_ISSOCK(os.stat(path).st_mode):
-            return
+        mode = os.stat(path).st_mode
+        if not stat.S_ISSOCK(mode):
+            what = "a directory" if stat.S_ISDIR(mode) else "a file that is no socket"
+            raise OSError(errno.EADDRINUSE, f"{what} is in the way (remove it, or give another path)")
+
+
+def remove_stale(path: str) -> None:
+    """Removes the socket that a killed server left behind; one that accepts stays. Raises OSError for another file."""
+    with contextlib.suppress(FileNotFoundError):
+        check_free(path)
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.setblocking(False)  # or a server that is stuck would have us wait
             try:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import re
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, ParamSpec, TypeVar
@@ -23,6 +24,7 @@ from c1m.kinds import (
     Directory,
     FileName,
     HeaderFields,
+    HostName,
     Kind,
     MediaTypes,
     Mode,
@@ -33,7 +35,6 @@ from c1m.kinds import (
     Seconds,
     Several,
     Switch,
-    Text,
     Token,
     UrlPath,
     at_most,
@@ -159,9 +160,12 @@ class Options:
         @functools.wraps(function)
         def renamed(*args: _P.args, **given: _P.kwargs) -> _T:
             for alias in names.keys() & given:
-                if names[alias] in given:
-                    raise TypeError(f"{alias}: the former name of {names[alias]}, which is given, too")
-                given[names[alias]] = given.pop(alias)
+                name, value = names[alias], given.pop(alias)
+                if value is None:            # its default
+                    continue
+                if name in given:
+                    raise TypeError(f"{alias}: the former name of {name}, which is given, too: give {name} only")
+                given[name] = cls.options[name].kind.check(alias, value)
             return function(*args, **given)
 
         return renamed
@@ -182,7 +186,8 @@ class ServerOptions(Options, group="Limits and timeouts"):
         """a directory served at ``/``; or a mapping of URL prefixes to directories, such as ``{"/": "public",
         "/assets": "build/assets", "static.example.org/": "static"}``, of which the longest that fits a
         request's path counts, one that begins with the request's host before one that does not; or None for no
-        files. Prefixes are paths, written unescaped. In place of a directory a `Root` says more about how it
+        files. Prefixes are paths, written unescaped; a host without a dot
+        in its name has one behind it: ``"intranet./"``. In place of a directory a `Root` says more about how it
         is served""",
         shown=" None",
         flag=None,
@@ -197,7 +202,7 @@ class ServerOptions(Options, group="Limits and timeouts"):
     )
     host: tuple[str, ...] = option(
         "127.0.0.1",
-        Several(Text("HOST")),
+        Several(HostName("HOST")),
         'a host name or address, or several: ``"127.0.0.1"``, ``"0.0.0.0"``, ``"::"``',
         flag=Flag("Address or name to listen on. 0.0.0.0 and :: are all there are: others can connect then."),
         group="Listening",
@@ -282,6 +287,9 @@ class ServerOptions(Options, group="Limits and timeouts"):
     def check_together(self) -> None:
         if not self.ports and not self.unix:
             raise ValueError("ports: none given, and no unix socket either")
+        for port, times in Counter(self.ports).items():
+            if port and times > 1:
+                raise ValueError(f"ports: {port} is given twice")
         if self.ports and not self.host:
             raise ValueError("host: none given")
 
@@ -439,6 +447,8 @@ class RouteOptions(Options, group="WebSocket"):
 
 def checked_route(path: Any, taken: Mapping[str, Any]) -> str:
     """The path of a WebSocket route beside those that are taken."""
+    if callable(path):           # the decorator without its parentheses
+        raise TypeError(f"path: {path!r} is not a str: write @server.websocket('/path')")
     path = UrlPath().check("path", path)
     if path in taken:
         raise ValueError(f"path: {path!r} is a WebSocket route already")

@@ -21,12 +21,12 @@ from typing import Any, TypeVar
 
 from c1m.handlers import has_coroutines, methods_of
 from c1m.kinds import MediaTypes
-from c1m.listeners import addresses, opened
+from c1m.listeners import addresses, check_free, opened
 from c1m.listing import Listings
 from c1m.logwriter import LogWriter
 from c1m.mediatypes import TYPES
 from c1m.options import MAX_MEDIA_TYPES, RouteOptions, ServerOptions, checked_durations, checked_route
-from c1m.root import Root
+from c1m.root import Root, made_root
 from c1m.runner import Runner
 from c1m.site import Site
 from c1m.websocket import Handler
@@ -89,9 +89,10 @@ class Server:
         access_log_format: str = "combined",
     ) -> None:
         self._options = ServerOptions(locals())
+        places = list(root) if isinstance(root, Mapping) else []
         self._roots = [
-            (host, prefix, given if isinstance(given, Root) else Root(given))
-            for host, prefix, given in self._options.root or ()
+            (host, prefix, made_root(given, f"root: {places[i]!r}" if len(places) > 1 else "root"))
+            for i, (host, prefix, given) in enumerate(self._options.root or ())
         ]
         self._log: LogWriter | None = None
         self._routes: dict[str, dict[str, Any]] = {}
@@ -173,7 +174,7 @@ class Server:
         """Sends a message to every WebSocket that is subscribed to a topic. May be called from any thread; one that
         publishes faster than the server can send is slowed down.
 
-        Raises RuntimeError if the server does not run, TypeError for what is no message.
+        Raises RuntimeError if the server does not run, or not in this process; TypeError for what is no message.
         """
         self._running_site().publish(topic, message)
 
@@ -307,6 +308,10 @@ class Server:
             addresses(host, 0)
         for path in self._options.unix:
             _check_writable("unix", os.path.dirname(path) or ".")
+            try:
+                check_free(path)
+            except OSError as error:
+                raise OSError(error.errno, f"unix: {error.strerror}", path) from None
         log = self._options.access_log
         if log is not None and log != "-":
             _check_writable("access_log", log if os.path.exists(log) else os.path.dirname(log) or ".")
@@ -315,22 +320,29 @@ class Server:
     def _has_coroutines(self) -> bool:
         return any(has_coroutines(route["handler"] or {}) for route in self._routes.values())
 
-    def _check_stopped(self, verb: str) -> None:
-        if self._listening:
-            raise RuntimeError(f"cannot {verb} a server that is listening already")
-
-    def _running_site(self) -> Site:
-        ended = self._thread is not None and not self._thread.is_alive()
-        if self._site is None or not self._running or ended:
-            raise RuntimeError("this server is not running")
-        return self._site
-
-    def _start(self, coroutines: bool = False) -> Site:
+    def _check_process(self) -> None:
         if self._listening and self._owner != os.getpid():
             raise RuntimeError(
                 f"this server listens in process {self._owner}, of which this one is a fork: call listen() and run() in"
                 " the same process; after os.fork(), make a Server in each"
             )
+
+    def _check_stopped(self, verb: str) -> None:
+        self._check_process()
+        if self._listening:
+            raise RuntimeError(f"cannot {verb} a server that is listening already")
+
+    def _running_site(self) -> Site:
+        self._check_process()
+        ended = self._thread is not None and not self._thread.is_alive()
+        if self._site is None or not self._running or ended:
+            raise RuntimeError(
+                "this server is not running: publish while run(), `with server` or `async with server` serves"
+            )
+        return self._site
+
+    def _start(self, coroutines: bool = False) -> Site:
+        self._check_process()
         if self._running:
             raise RuntimeError("this server is running already")
         if not coroutines:

@@ -390,6 +390,8 @@ def test_check_says_what_would_be_served(folder):
 @pytest.mark.parametrize(("arguments", "told"), [
     (["nowhere"], "root: no such directory: nowhere"),
     ([".", "--unix", "/nowhere/socket"], "unix: No such file or directory: /nowhere"),
+    ([".", "--unix", "/etc/passwd"],
+     "unix: a file that is no socket is in the way (remove it, or give another path): /etc/passwd"),
     ([".", "--access-log", "/nowhere/log"], "access_log: No such file or directory: /nowhere"),
     ([".", "--host", "no host"], None),
     (["--config", "/nowhere/c1m.toml"], "--config: No such file or directory: /nowhere/c1m.toml"),

@@ -258,6 +258,30 @@ with server:
     assert re.search("listen.*(process|child)", out)
 
 
+@pytest.mark.parametrize("call", [
+    "publish('t', 'x')", "subscribers('t')", "listen()", "websocket('/late')", "run()",
+])
+def test_what_the_child_of_a_server_cannot_do_is_said_to_be_for_the_fork(call):
+    out, _ = program("""
+import os
+import c1m
+
+server = c1m.Server(ports=[0])
+with server:
+    if (child := os.fork()) == 0:
+        try:
+            server.""" + call + """
+        except RuntimeError as error:
+            print(error, flush=True)
+            os._exit(0)
+        os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+    print(os.getpid(), flush=True)
+""")
+    told, parent = out.splitlines()
+    assert told.startswith(f"this server listens in process {parent}, of which this one is a fork: ")
+
+
 def test_a_server_that_was_made_before_a_fork_may_listen_and_run_after_it():
     program("""
 import os

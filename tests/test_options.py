@@ -96,8 +96,23 @@ def test_a_former_name_does_what_the_present_one_does():
 
 @pytest.mark.parametrize("n", [1000, 1 << 20])
 def test_a_former_name_and_the_present_one_are_one_too_many(n):
-    with pytest.raises(TypeError, match=r"^max_backlog: the former name of max_send_queue, which is given, too$"):
+    says = "max_backlog: the former name of max_send_queue, which is given, too: give max_send_queue only"
+    with pytest.raises(TypeError, match=f"^{says}$"):
         c1m.Server().websocket("/ws", max_send_queue=n, max_backlog=n)
+
+
+def test_a_former_name_may_be_none_beside_the_present_one():
+    server = c1m.Server()
+    server.websocket("/both", max_backlog=None, max_send_queue=1000)
+    server.websocket("/neither", max_backlog=None)
+    assert server._routes["/both"]["options"]["max_send_queue"] == 1000
+    assert server._routes["/neither"]["options"]["max_send_queue"] == 1 << 20
+
+
+@pytest.mark.parametrize(("value", "error"), [(0, ValueError), ("1", TypeError)])
+def test_a_former_name_is_the_one_that_an_error_names(value, error):
+    with pytest.raises(error, match=f"^max_backlog: {value!r} is not "):
+        c1m.Server().websocket("/ws", max_backlog=value)
 
 
 # ---- limits of what is counted: refused where they are given, and named ----
@@ -162,6 +177,47 @@ def test_a_mode_is_permissions(mode, right):
     else:
         with pytest.raises(ValueError, match=f"^unix_mode: {mode} is not between 0 and 0o777: an octal number such as"):
             Mode().check("unix_mode", mode)
+
+
+@pytest.mark.parametrize(("arguments", "error", "says"), [
+    ({"ports": "8001"}, TypeError, "ports: '8001' is not an int such as ports=8001"),
+    ({"ports": ["8001"]}, TypeError, "ports: '8001' is not an int such as ports=8001"),
+    ({"ports": "http"}, TypeError, "ports: 'http' is not an int"),
+    ({"ports": b"8001"}, TypeError, "ports: b'8001' is not an int"),
+    ({"ports": 8001.0}, TypeError, "ports: 8001.0 is not an int or several"),
+    ({"ports": [0, 8001, 0, 8002, 8001]}, ValueError, "ports: 8001 is given twice"),
+    ({"host": 5}, TypeError, "host: 5 is not a str or several"),
+    ({"unix": 5}, TypeError, "unix: 5 is not a path or several"),
+])
+def test_one_or_several_are_told_in_a_line(arguments, error, says):
+    with pytest.raises(error) as raised:
+        c1m.Server(**arguments)
+    assert str(raised.value) == says
+
+
+def test_any_origin_is_had_without_one():
+    with pytest.raises(ValueError, match=r"^origins: '\*' is not an origin: leave origins out to let any in$"):
+        c1m.Server().websocket("/ws", origins="*")
+
+
+@pytest.mark.parametrize("path", ["/*", "/ws/*", "/x/{name}", "/x/<name>", "/x/{name}/y", "/**"])
+def test_a_path_that_is_a_pattern_is_refused(path):
+    with pytest.raises(ValueError) as raised:
+        c1m.Server().websocket(path)
+    assert str(raised.value).startswith(f"path: {path!r} is a pattern, and patterns are not supported: ")
+
+
+@pytest.mark.parametrize("path", ["/a{", "/a}b", "/a<b", "/a>", "/>a<", "/{a/b}", "/:name", "/$"])
+def test_a_path_that_is_no_pattern_is_taken(path):
+    c1m.Server().websocket(path)
+
+
+def test_the_decorator_without_its_parentheses_is_named():
+    server = c1m.Server()
+    with pytest.raises(TypeError, match=r"^path: <function .*> is not a str: write @server.websocket\('/path'\)$"):
+        @server.websocket
+        def echo(ws, message):
+            pass
 
 
 def test_too_many_media_types_are_named_where_they_are_given():

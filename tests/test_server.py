@@ -186,6 +186,25 @@ def test_a_host_that_is_not_known_is_named(monkeypatch):
         c1m.Server(ports=[0], host="nowhere").listen()
 
 
+@pytest.mark.parametrize(("host", "says"), [
+    ("127.0.0.1:8001", "'127.0.0.1:8001' has a port in it: ports go in ports"),
+    ("[::1]:8001", "'[::1]:8001' has a port in it: ports go in ports"),
+    (":8001", "':8001' has a port in it: ports go in ports"),
+    (["::1", "localhost:0"], "'localhost:0' has a port in it: ports go in ports"),
+    ("http://127.0.0.1:8001", "'http://127.0.0.1:8001' is a URL: give the host alone; ports go in ports"),
+    ("http://example.org/", "'http://example.org/' is a URL: give the host alone; ports go in ports"),
+])
+def test_a_host_with_more_in_it_is_mended(host, says):
+    with pytest.raises(ValueError) as raised:
+        c1m.Server(host=host)
+    assert str(raised.value) == f"host: {says}"
+
+
+@pytest.mark.parametrize("host", ["::", "::1", "fe80::1%lo", "127.0.0.1", "localhost", "a.example"])
+def test_a_host_is_a_name_or_an_address(host):
+    c1m.Server(host=host)
+
+
 def test_a_host_that_cannot_be_a_name_is_named():
     with pytest.raises((OSError, ValueError), match=r"host: 'a\.\.b'"):
         c1m.Server(ports=[0], host="a..b").listen()
@@ -221,6 +240,18 @@ def test_what_is_no_place_for_a_unix_socket_is_named_and_left_alone(root, tmp_pa
         c1m.Server(root, ports=[0], unix=tmp_path / name).listen()
     assert f"cannot listen on {tmp_path / name}" in str(raised.value)
     assert (tmp_path / "file").read_text() == "precious"
+
+
+@pytest.mark.parametrize(("name", "says"), [
+    ("file", "a file that is no socket is in the way (remove it, or give another path)"),
+    ("directory", "a directory is in the way (remove it, or give another path)"),
+])
+def test_what_is_in_the_way_of_a_unix_socket_is_said(root, tmp_path, name, says):
+    (tmp_path / "file").write_text("precious")
+    (tmp_path / "directory").mkdir()
+    with pytest.raises(OSError) as raised:
+        c1m.Server(root, ports=[0], unix=tmp_path / name).listen()
+    assert raised.value.strerror == f"cannot listen on {tmp_path / name}: {says}"
 
 
 @pytest.fixture
