@@ -22,10 +22,10 @@ with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         fetched = subprocess.run(["curl", "-fsS", found["http"]], check=True, capture_output=True, text=True)
         if text not in fetched.stdout:
             sys.exit(f"{found['http']} has no {text!r}")
-        with connect(found["ws"]) as visitor:
+        with connect(found["ws"]) as client:
             for message in ("an echo", b"\0\xff"):
-                visitor.send(message)
-                if visitor.recv() != message:
+                client.send(message)
+                if client.recv() != message:
                     sys.exit(f"{found['ws']} does not echo {message!r}")
         server.send_signal(signal.SIGINT)
         if server.wait() != 0:

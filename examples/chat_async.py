@@ -16,7 +16,8 @@ class Chat:
 
     async def on_open(self, ws):
         ws.subscribe("lobby")
-        for who, what in await asyncio.to_thread(self.query, "SELECT * FROM said ORDER BY rowid DESC LIMIT 20"):
+        last = await asyncio.to_thread(self.query, "SELECT * FROM said ORDER BY rowid DESC LIMIT 20")
+        for who, what in reversed(last):         # the oldest first
             await ws.send(f"{who}: {what}")
 
     async def on_message(self, ws, message):

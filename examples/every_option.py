@@ -47,6 +47,8 @@ with tempfile.TemporaryDirectory() as directory:
         host=["127.0.0.1"],
         # Unix-domain sockets to listen on as well. One that a killed server left behind is replaced.
         unix=Path(directory, "c1m.sock"),
+        # Their permissions. To connect takes the right to write. None: what the umask leaves.
+        unix_mode=0o660,
         # Seconds for a request to come whole, from its first byte. Ends those who send a byte now and then.
         head_timeout=5,
         # Seconds that a connection may stay open without a request.

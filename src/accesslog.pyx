@@ -46,7 +46,9 @@ cdef void log_free(Log *log) noexcept nogil:
         free(log)
 
 
-cdef void log_line(const Log *log, Line *line, const char *peer, const HttpRequest *r, int status, int64_t length, int64_t unix_s) noexcept nogil:
+cdef void log_line(
+    const Log *log, Line *line, const char *peer, const HttpRequest *r, int status, int64_t length, int64_t unix_s
+) noexcept nogil:
     """Makes a line. length: bytes of the body as announced, 0 for none."""
     line.length = length
     if log.as_json:
@@ -150,8 +152,10 @@ cdef inline Slice or_dash(Slice value) noexcept nogil:
 
 cdef Slice field_named(const HttpRequest *r, const char *lower) noexcept nogil:
     """The first field of that name, or an empty slice."""
+    cdef Slice name
     cdef int i
     for i in range(r.head.count):
-        if r.head.fields[i].name.n == strlen(lower) and same_letters(r.head.fields[i].name.at, lower, r.head.fields[i].name.n):
+        name = r.head.fields[i].name
+        if name.n == strlen(lower) and same_letters(name.at, lower, name.n):
             return r.head.fields[i].value
     return Slice(NULL, 0)

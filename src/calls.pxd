@@ -1,10 +1,10 @@
 """The one door into Python. See calls.pyx."""
 
 from c1m.buf cimport Slice
-from c1m.httpconn cimport Exchange, Mount
 from c1m.pubsub cimport Hub
 from c1m.reactor cimport Conn
-from c1m.static cimport Static
+from c1m.response cimport Exchange
+from c1m.static cimport Mount, Static
 from c1m.wsconn cimport WsEvents, WsRoute, WsServer
 
 cdef struct Calls:               # the owner of what is called here

@@ -104,7 +104,8 @@ cdef void *websocket_new(Calls *k, Exchange *x, WsRoute *route, Slice *protocol)
     elif isinstance(verdict, str) and verdict in offered(ws.request):
         ws.subprotocol = verdict
     else:
-        raise TypeError(f"on_upgrade returned {verdict!r}: not None, c1m.Reject or a subprotocol that the client offers")
+        raise TypeError(
+            f"on_upgrade returned {verdict!r}: not None, c1m.Reject or a subprotocol that the client offers")
     if ws.subprotocol is not None:
         text = PyUnicode_AsUTF8AndSize(ws.subprotocol, &n)
         protocol[0] = Slice(<const uint8_t *>text, n)
@@ -198,7 +199,7 @@ cdef void call_drained(void *owner, Conn *c) noexcept nogil:
 
 
 cdef void call_closed(void *owner, Conn *c) noexcept nogil:
-    """The connection is gone: the handler hears of it, and the WebSocket is nobody's but the user's."""
+    """The connection is gone: the handler hears of it, and the application lets go of the WebSocket."""
     cdef Calls *k = <Calls *>owner
     cdef WsConn *s = wsconn_of(c)
     hub_leave(k.hub, c)
@@ -207,7 +208,8 @@ cdef void call_closed(void *owner, Conn *c) noexcept nogil:
         app, ws = <Application>k.app, <WebSocket>s.object
         ws.handle = 0
         ws.client_closed = s.client_closed
-        if not ws.opened:        # to take it on has failed
+        if not ws.opened:        # to take it on has failed, and the reference is still call_upgrade's
+            Py_DECREF(ws)
             return
         app.release(ws)
         ws.wake_waiters()

@@ -2,76 +2,145 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
-from pathlib import Path
+import textwrap
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
 import c1m
-from c1m.kinds import Amount, Choice, Kind, Several, Switch
-from c1m.options import Flag, Option, Options, RootOptions, RouteOptions, ServerOptions
+from c1m.config import Plan, Wrong, read
+from c1m.kinds import Amount, Kind, Mapped, Seconds, Several, Switch
+from c1m.options import GROUPS, Option, Options, RootOptions, RouteOptions, ServerOptions
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-
-class Parsed(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic since click 8.4
-    """What a kind of option reads from text."""
-
-    def __init__(self, kind: Kind) -> None:
-        self.kind = kind
-        self.name = kind.metavar
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        try:
-            return self.kind.parse(value) if isinstance(value, str) else value
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
+DECLARED: tuple[type[Options], ...] = (RootOptions, RouteOptions, ServerOptions)
+INDENT, TERM = 2, 28             # columns of the help: before a flag, and what is left to it before its text
 
 
-def flags(declaration: type[Options]) -> Callable[[_F], _F]:
-    """A decorator that gives a command the flags of those options that have one. Their values come by the options'
-    names; a flag for an option of several values may be repeated.
-    """
+class GroupedOption(click.Option):
+    """A flag, with its group in the help, and notes, such as its default, that stand in brackets behind the text."""
 
-    def decorate(command: _F) -> _F:
+    def __init__(self, *arguments: Any, group: str, notes: str = "", **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.group, self.notes = group, notes
+
+    @property
+    def term(self) -> str:
+        """The flag as the help shows it."""
+        if self.secondary_opts:
+            return f"--[no-]{self.opts[0][2:]}"
+        return self.opts[0] if self.is_flag else f"{self.opts[0]} {self.metavar}"
+
+
+class GroupedCommand(click.Command):
+    """A command whose help lists the flags by group, all in the same columns."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        options = [each for each in self.params if isinstance(each, GroupedOption)]
+        for group in (*GROUPS, "Command"):
+            with formatter.section(group):
+                for each in options:
+                    if each.group == group:
+                        formatter.write(entry(each.term, each.help or "", each.notes, formatter.width))
+                if group == "Command":
+                    formatter.write(entry("--help", "Show this message and exit.", "", formatter.width))
+
+
+def entry(term: str, text: str, notes: str, width: int) -> str:
+    """A flag in the help: notes that don't fit on the last line of the text have lines of their own."""
+    width -= INDENT + TERM
+    lines = textwrap.wrap(text, width, break_on_hyphens=False)
+    if notes and len(f"{lines[-1]} [{notes}]") <= width:
+        lines[-1] += f" [{notes}]"
+    elif notes:
+        lines += textwrap.wrap(f"[{notes}]", width, break_on_hyphens=False)
+    first = [f"{term:{TERM}}{lines[0]}"] if len(term) < TERM - 1 else [term, f"{'':{TERM}}{lines[0]}"]
+    return "".join(f"{'':{INDENT}}{line}\n" for line in [*first, *(f"{'':{TERM}}{line}" for line in lines[1:])])
+
+
+def flags(command: _F) -> _F:
+    """A decorator that gives a command the flags of all options."""
+    for declaration in reversed(DECLARED):
         for name, option in reversed(declaration.options.items()):
             if option.flag is not None:
-                command = flag(name, option, option.flag)(command)
-        return command
-
-    return decorate
+                command = flag(name, option)(command)
+    return command
 
 
-def flag(name: str, option: Option, said: Flag) -> Callable[[_F], _F]:
-    kind = option.kind
-    settings: dict[str, Any] = {"help": said.help, "metavar": said.metavar or kind.metavar}
-    if isinstance(kind, Switch):
-        settings |= {"is_flag": True, "metavar": None}
-    elif isinstance(kind, Choice):
-        settings |= {"type": click.Choice([each for each in kind.values if each is not None]), "metavar": None}
-    elif isinstance(kind, Amount):
-        settings["type"] = click.IntRange(kind.least, kind.most)
-    else:
-        settings["type"] = Parsed(kind)
-    if isinstance(kind, Several):
-        settings |= {"multiple": True, "default": [str(each) for each in kind.check(name, option.default)]}
-    else:
-        settings["default"] = option.default
-    return click.option(said.name or f"--{name.replace('_', '-')}", name, show_default=bool(option.default), **settings)
+def flag_of(name: str, option: Option) -> str:
+    return (option.flag and option.flag.name) or f"--{name.replace('_', '-')}"
 
 
-def given(declaration: type[Options], values: Mapping[str, Any]) -> dict[str, Any]:
-    """What the flags of a declaration were given, by the options' names."""
-    return {
-        name: list(chain.from_iterable(values[name])) if isinstance(option.kind, Several) else values[name]
-        for name, option in declaration.options.items()
-        if option.flag is not None
+def flag(name: str, option: Option) -> Callable[[_F], _F]:
+    """The flag of an option. It gives the option's checked value, or None where it is not given; that of an option of
+    several values or of a mapping may be repeated.
+    """
+    kind, said = option.kind, flag_of(name, option)
+    settings: dict[str, Any] = {
+        "help": option.help, "notes": stated(option), "group": option.group, "default": None, "cls": GroupedOption,
     }
+    if isinstance(kind, Switch):
+        return click.option(f"{said}/--no-{said[2:]}", name, **settings)
+
+    def parsed(ctx: click.Context, parameter: click.Parameter, given: Any) -> Any:
+        return None if given is None or given == () else value_of(kind, said, given)
+
+    metavar = (option.flag and option.flag.metavar) or kind.metavar
+    return click.option(
+        said, name, metavar=metavar, multiple=isinstance(kind, (Several, Mapped)), callback=parsed, **settings
+    )
+
+
+def value_of(kind: Kind, said: str, given: Any) -> Any:
+    """What the text of a flag, or its texts, stand for."""
+    try:
+        if isinstance(kind, Several):
+            value: Any = [each for text in given for each in kind.parse(text)]
+        elif isinstance(kind, Mapped):
+            value = {key: each for text in given for key, each in kind.parse(text).items()}
+        else:
+            value = kind.parse(given)
+    except ValueError as error:
+        raise Mistake(f"{said}: {error}") from None
+    try:
+        kind.check(said, value)
+    except (ValueError, TypeError) as error:
+        raise Mistake(str(error)) from None
+    return value
+
+
+def stated(option: Option) -> str:
+    """An option's default and range, and whether its flag may be repeated, for the help."""
+    kind, default = option.kind, option.default
+    if option.shown is not None and not option.shown.startswith(" None"):
+        shown = option.shown.removeprefix(":").strip()
+    elif isinstance(kind, Switch):
+        shown = "on" if default else "off"
+    elif isinstance(kind, Seconds):
+        shown = f"{default:g} s"
+    elif isinstance(default, tuple):
+        shown = ", ".join(map(str, default)) or "none"
+    else:
+        shown = kind.shown(default).replace("``", "").strip('"') if default else "none"
+    notes = [f"default: {shown}"]
+    if isinstance(kind, Amount):
+        notes.insert(0, kind.range)
+    if isinstance(kind, (Several, Mapped)):
+        notes.append("repeatable")
+    return "; ".join(notes)
+
+
+class Mistake(click.ClickException):
+    """What was given can't be right."""
+
+    exit_code = 2
 
 
 @click.group()
@@ -80,66 +149,119 @@ def main() -> None:
     """Static files and WebSockets from one Python package."""
 
 
-@main.command()
-@click.argument("root", required=False, type=click.Path(path_type=Path))
-@flags(ServerOptions)
-@flags(RootOptions)
-@click.option("--websocket", "websockets", multiple=True, metavar="PATH",
-              help="URL path that echoes WebSocket messages; may be repeated. [default without ROOT: /ws]")
-@flags(RouteOptions)
-def serve(root: Path | None, websockets: tuple[str, ...], **values: Any) -> None:
+@main.command(
+    cls=GroupedCommand,
+    epilog="SECONDS are above 0 and at most a year: a number, or one with a unit, such as 500ms, 2m, 1h, 1d. BYTES may "
+    "have one, too: 64KiB, 1MiB.",
+)
+@click.argument("root", required=False)
+@click.option("--websocket", "websockets", multiple=True, metavar="PATH", cls=GroupedOption, group="WebSocket",
+              help="URL path that echoes WebSocket messages.", notes="default without ROOT: /ws; repeatable")
+@flags
+@click.option("--config", metavar="FILE", cls=GroupedOption, group="Command",
+              help="TOML file that says what to serve: several roots, WebSocket handlers and any option. Flags override"
+              " it, for all its roots and routes.")
+@click.option("--check", is_flag=True, cls=GroupedOption, group="Command",
+              help="Check all that can be checked without listening, say what would be served, and exit.")
+def serve(root: str | None, config: str | None, check: bool, **values: Any) -> None:
     """Serve the files below ROOT; without ROOT, a page with a live WebSocket console."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
-    if root is None:
-        websockets = websockets or ("/ws",)
     try:
-        server = c1m.Server(
-            console() if root is None else c1m.Root(root, **given(RootOptions, values)),
-            **given(ServerOptions, values),
-        )
-        for path in websockets:
-            server.websocket(path, **given(RouteOptions, values))
+        plan = planned(root, config, **values)
+        server = plan.made()
+        if check:
+            server._check()
+            greet(server, plan, "would serve")
+            return
         server.listen()
-        # The greeting promises that Ctrl-C stops it: so it must before run() has its own handlers, too.
-        # So does closing its terminal, unless nohup(1) is to prevent that.
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, lambda *_: server.stop())
-        signal.signal(signal.SIGUSR1, lambda *_: server.reopen_log())
-        settings = given(ServerOptions, values)
-        greet(server, root, settings["host"], settings["unix"], websockets)
-        server.run()
+        run(server, plan)
     except KeyboardInterrupt:
         sys.exit(130)
     except OSError as error:
-        raise click.ClickException(_sentence(error)) from None
+        failure = Mistake if check else click.ClickException
+        raise failure(_sentence(error)) from None
     except ValueError as error:
-        raise click.UsageError(str(error)) from None
+        raise Mistake(str(error)) from None
 
 
-def console() -> c1m.Root:
-    """The built-in page, which needs nothing from elsewhere; isolated, so that browsers let it time echoes finely."""
-    policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src *"
-    return c1m.Root(c1m.PAGE, headers={
-        "Content-Security-Policy": policy,
-        "Cross-Origin-Opener-Policy": "same-origin",
-        "Cross-Origin-Embedder-Policy": "require-corp",
-    })
+def planned(root: str | None, config: str | None, websockets: tuple[str, ...], **values: Any) -> Plan:
+    """What flags and configuration file say together. Raises Wrong."""
+    try:
+        plan = Plan() if config is None else read(config)
+    except OSError as error:
+        raise Wrong(f"--config: {_sentence(error)}") from None
+    if root is not None:
+        plan.override_root(root)
+    plan.console = config is None and root is None
+    for path in websockets or (("/ws",) if plan.console else ()):
+        plan.add_route(path, "--websocket")
+    for declaration in DECLARED:
+        for name, option in declaration.options.items():
+            if values.get(name) is not None:
+                plan.override(declaration, name, values[name], flag_of(name, option))
+    return plan
 
 
-def greet(server: c1m.Server, root: Path | None, hosts: Sequence[str], unix: Sequence[str],
-          websockets: tuple[str, ...]) -> None:
-    """Says where to point the browser."""
-    first, *more = server.ports
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(hosts[0], hosts[0])
-    place = f"[{host}]:{first}" if ":" in host else f"{host}:{first}"
-    click.echo(f"c1m {c1m.__version__} serves {'its console' if root is None else root.absolute()}")
-    click.echo(f"  http://{place}/" + (f"   and on ports {_ranges(more)}" if more else ""))
-    for path in websockets:
-        click.echo(f"  ws://{place}{path}   echo")
-    for path in unix:
+def run(server: c1m.Server, plan: Plan) -> None:
+    """Serves until a signal."""
+    if server._has_coroutines():
+        asyncio.run(run_in_asyncio(server, plan))
+        return
+    # The greeting promises that Ctrl-C stops it: so it must before run() has its own handlers, too.
+    for number in _ends():
+        signal.signal(number, lambda *_: server.stop())
+    signal.signal(signal.SIGUSR1, lambda *_: server.reopen_log())
+    greet(server, plan)
+    server.run()
+
+
+async def run_in_asyncio(server: c1m.Server, plan: Plan) -> None:
+    """The same, for handlers with coroutine functions."""
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+
+    def end() -> None:
+        if ended.is_set():
+            loop.remove_signal_handler(signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)      # which raises KeyboardInterrupt
+        ended.set()
+
+    for number in _ends():
+        loop.add_signal_handler(number, end)
+    loop.add_signal_handler(signal.SIGUSR1, server.reopen_log)
+    async with server:
+        greet(server, plan)
+        await ended.wait()
+
+
+def _ends() -> list[signal.Signals]:
+    """The signals that end it: closing its terminal, too, unless nohup(1) is to prevent that."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [signal.SIGINT, signal.SIGTERM, *([] if ignored else [signal.SIGHUP])]
+
+
+def greet(server: c1m.Server, plan: Plan, verb: str = "serves") -> None:
+    """Says what is served, and where to point the browser."""
+    options = server._options
+    place = ""
+    if server.ports:
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(options.host[0], options.host[0])
+        place = f"[{host}]:{server.ports[0]}" if ":" in host else f"{host}:{server.ports[0]}"
+    alone = list(plan.roots) == ["/"]
+    what = "its console" if plan.console else server._roots[0][2].path if alone else f"what {plan.source} says"
+    click.echo(f"c1m {c1m.__version__} {verb} {what}")
+    listed = {(host, prefix): root.path for host, prefix, root in ([] if alone or plan.console else server._roots)}
+    if place:
+        here, more = listed.pop(("", ""), ""), _ranges(server.ports[1:])
+        click.echo(f"  http://{place}/" + f"   {here}" * bool(here) + f"   and on ports {more}" * bool(more))
+    for (host, prefix), path in listed.items():
+        at = f"{host}:{server.ports[0]}" if host and place else host or place
+        click.echo(f"  {'http://' if place else ''}{at}{prefix}/   {path}")
+    for path in plan.routes:
+        click.echo(f"  {'ws://' if place else ''}{place}{path}   {plan.handlers.get(path, 'echo')}")
+    for path in options.unix:
         click.echo(f"  unix:{path}")
-    click.echo("Ctrl-C stops it.")
+    if verb == "serves":
+        click.echo("Ctrl-C stops it.")
 
 
 def _ranges(ports: list[int]) -> str:

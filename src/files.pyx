@@ -29,8 +29,8 @@ from libc.string cimport memcmp, memcpy, memset, strdup, strlen
 from c1m.buf cimport block_new, block_unref, load_be64, put, put_text
 from c1m.coding cimport BROTLI, CODINGS, GZIP, IDENTITY, ZSTD, Coding
 from c1m.linux cimport (
-    EAGAIN, EINTR, EIO, EMFILE, ENFILE, ENOENT, ENOMEM, ENOSYS, ENOTCONN, EPERM, EREMOTEIO, ESTALE, ETIMEDOUT, EUCLEAN,
-    EXDEV, F_DUPFD_CLOEXEC, O_CLOEXEC, O_DIRECTORY, O_NOCTTY, O_NONBLOCK, O_PATH, O_RDONLY, RESOLVE_BENEATH,
+    EAGAIN, EINTR, EIO, EMFILE, ENFILE, ENOENT, ENOMEM, ENOSYS, ENOTCONN, EPERM, EREMOTEIO, ESTALE, ETIMEDOUT,
+    EUCLEAN, EXDEV, F_DUPFD_CLOEXEC, O_CLOEXEC, O_DIRECTORY, O_NOCTTY, O_NONBLOCK, O_PATH, O_RDONLY, RESOLVE_BENEATH,
     RESOLVE_NO_MAGICLINKS, S_ISDIR, S_ISREG, SYS_openat2, c_open, close, errno, fcntl, fstat, open_how, openat, pread,
     readlink, stat_t, syscall, timespec,
 )
@@ -293,9 +293,9 @@ cdef FindResult files_find(
     """Finds what an unescaped path that begins with a slash names; with FILE_FOUND, found is set.
 
     codings: those that the client prefers to the file as it is, best first, 2 bits for each Coding from the low end; 0
-    ends them. The first that there is a sidecar for, none older than the file by a second, is found instead of the
-    file: its path and media type are the file's, its contents, time and ETag its own. Sidecars are looked for once a
-    second at most.
+    ends them. The first that there is a sidecar for, not older than the file by a second, is found instead of the file:
+    its path and media type are the file's, its contents, time and ETag its own. Sidecars are looked for once a second at
+    most.
     """
     cdef Wanted wanted
     cdef FindResult result
@@ -373,7 +373,7 @@ cdef inline Slice path_of(const File *file) noexcept nogil:
 
 
 cdef inline bint older(const timespec *time, const File *file) noexcept nogil:
-    """Whether that time is before the file's by a second or more: copies may have lost a fraction of it."""
+    """Whether that time is before the file's by a second or more: copies and archives may have lost the fraction."""
     cdef int64_t seconds = file.mtime - time.tv_sec
     return seconds > 1 or (seconds == 1 and time.tv_nsec <= file.mtime_ns)
 

@@ -8,7 +8,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-EVENTS = ("on_upgrade", "on_open", "on_message", "on_drain", "on_close")
+EVENTS = {
+    "on_upgrade": ("request",),
+    "on_open": ("ws",),
+    "on_message": ("ws", "message"),
+    "on_drain": ("ws",),
+    "on_close": ("ws", "code", "reason"),
+}
+"""What a handler is told of, and what it is called with."""
 _FIELD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+: [\t\x20-\x7e]*")
 _MOST = 8192
 # The server's to say: they frame the answer, or speak of the connection.
@@ -59,9 +66,11 @@ def methods_of(handler: Any) -> dict[str, Any]:
     if inspect.isclass(handler):
         raise TypeError(f"handler: {handler.__name__} is a class; pass an object of it")
     methods = {name: getattr(handler, name) for name in EVENTS if callable(getattr(handler, name, None))}
-    for name in {name for name in dir(handler) if name.startswith("on_")}.difference(EVENTS):
+    for name in sorted({name for name in dir(handler) if name.startswith("on_")}.difference(EVENTS)):
         if meant := difflib.get_close_matches(name, EVENTS, 1, 0.8):
             raise TypeError(f"handler: {name} is no event; {meant[0]} is")
+        if callable(inspect.getattr_static(handler, name, None)):      # a property is not run for this
+            raise TypeError(f"handler: {name} is no event; these are: {', '.join(EVENTS)}")
     if not methods:
         if not callable(handler):
             raise TypeError(f"handler: {handler!r} is no function and has none of the methods {', '.join(EVENTS)}")
@@ -69,9 +78,29 @@ def methods_of(handler: Any) -> dict[str, Any]:
     for name, method in methods.items():
         if inspect.isasyncgenfunction(method):
             raise TypeError(f"handler: {name} can't be an asynchronous generator function")
+        if inspect.isgeneratorfunction(method):
+            raise TypeError(f"handler: {name} can't be a generator function: ws.send() sends, yield does not")
+        check_parameters(name, method)
     if inspect.iscoroutinefunction(methods.get("on_upgrade")):
         raise TypeError("handler: on_upgrade can't be a coroutine function")
     return methods
+
+
+def check_parameters(name: str, method: Any) -> None:
+    """Raises TypeError for a method that can't be called with what its event has."""
+    try:
+        # What a decorator wraps may take other parameters than the decorator's function.
+        signature = inspect.signature(method, follow_wrapped=False)
+    except Exception:            # what is built in need not have one, and an annotation may raise anything
+        return
+    try:
+        signature.bind(*EVENTS[name])
+    except TypeError:
+        plain = [each.replace(annotation=each.empty) for each in signature.parameters.values()]
+        takes = signature.replace(parameters=plain, return_annotation=signature.empty)
+        raise TypeError(
+            f"handler: {name} takes {takes}; it is called with ({', '.join(EVENTS[name])})"
+        ) from None
 
 
 def has_coroutines(methods: dict[str, Any]) -> bool:

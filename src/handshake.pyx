@@ -24,7 +24,8 @@ cdef enum:
 cdef int handshake_check(const HttpRequest *r, const WsRoute *route, Handshake *h) noexcept nogil:
     """101, and what is agreed on, or the status to refuse a GET that wants WebSocket with."""
     h.extension_n = 0
-    if not has(r, SEC_WEBSOCKET_VERSION) or twice(r, SEC_WEBSOCKET_VERSION) or not is_13(value_of(r, SEC_WEBSOCKET_VERSION)):
+    if (not has(r, SEC_WEBSOCKET_VERSION) or twice(r, SEC_WEBSOCKET_VERSION) or
+            not is_13(value_of(r, SEC_WEBSOCKET_VERSION))):
         return 426
     h.key = value_of(r, SEC_WEBSOCKET_KEY)
     if (not has(r, SEC_WEBSOCKET_KEY) or twice(r, SEC_WEBSOCKET_KEY) or not ws_key_ok(h.key.at, h.key.n) or
@@ -52,7 +53,7 @@ cdef uint8_t *handshake_head(uint8_t *to, const Handshake *h) noexcept nogil:
 
 
 cdef bint extensions_agree(const HttpRequest *r, const WsRoute *route, Handshake *h) noexcept nogil:
-    """Takes the first offer of compression that can be taken, if any. False: what is offered is no list of extensions."""
+    """Takes the first offer of compression that can be taken, if any. False: the field is no list of extensions."""
     cdef int i, result = DEFLATE_DECLINED
     for i in range(r.head.count):
         if r.head.fields[i].id == SEC_WEBSOCKET_EXTENSIONS and result != DEFLATE_AGREED:
@@ -99,7 +100,8 @@ cdef inline bint same(Slice a, Slice b) noexcept nogil:
 
 
 cdef bint origin_allowed(const HttpRequest *r, const WsRoute *route) noexcept nogil:
-    """Whether the route lets scripts of the request's origin in; clients that are no browsers name none (RFC 6455 section 10.2)."""
+    """Whether the route lets scripts of the request's origin in. Clients that are no browsers name none (RFC 6455
+    section 10.2)."""
     cdef int i
     if route.origins_n == 0 or not has(r, ORIGIN):
         return True

@@ -9,8 +9,8 @@ from c1m.response cimport Exchange, Responder
 from c1m.static cimport Mount, Static
 from c1m.wsconn cimport WsRoute, WsServer
 
-# Makes a WebSocket's object for a route's handler, which may refuse it: NULL, and then a response is written. It may put
-# another subprotocol in place of the one that was agreed on.
+# Makes a WebSocket's object for a route's handler, which may refuse it: NULL, and then a response is written. It may
+# put another subprotocol in place of the one that was agreed on.
 ctypedef void *(*upgrade_t)(void *owner, Exchange *x, WsRoute *route, Slice *protocol) noexcept nogil
 # Lists a directory. False: there is none.
 ctypedef bint (*list_t)(void *owner, Exchange *x, const Mount *m) noexcept nogil

@@ -1,8 +1,9 @@
 """Kinds of options: what a value may be, how it is written as text, and what is handed to `c1m.site` for it.
 
 A kind is one small object. `check` takes what a caller gave and returns it normalised, or raises ValueError or
-TypeError in one line that begins with the option's name; `parse` reads the text of a flag; `export` makes what
-`c1m.site` takes; `takes`, `range`, `metavar` and `shown` are what signatures and documentation say of it.
+TypeError in one line that begins with the option's name; `parse` reads the text of a flag, `load` the value of a
+configuration file; `export` makes what `c1m.site` takes; `takes`, `toml`, `range`, `metavar` and `shown` are what
+signatures and documentation say of it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 MAX_SECONDS = 365 * 86400.0
+UNITS_OF_TIME = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+UNITS_OF_BYTES = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}      # and what to shift by
 MAX_CACHE_CONTROL = 1024         # bytes
 MAX_FIELD_BYTES = 8192           # of all header fields of a root
 MAX_TOKEN = 255                  # characters
@@ -42,6 +45,8 @@ class Kind:
     """Anything at all; the kinds below say more."""
 
     takes = "Any"                # the type, as a signature has it
+    noun = "a value"             # and as a sentence has it
+    toml = "string"              # and as a configuration file has it
     metavar = "TEXT"             # in a flag's usage
     range = ""                   # the values that are possible, in words
     suffix = ""                  # of the option's name in c1m.site, where that has another unit
@@ -53,6 +58,12 @@ class Kind:
         """Raises ValueError for text that cannot be read; `check` is still to come."""
         return text
 
+    def load(self, value: Any, directory: str) -> Any:
+        """What a configuration file in that directory has, for `check` to take. Raises ValueError like `parse`, which
+        reads a string here, too.
+        """
+        return self.parse(value) if isinstance(value, str) else value
+
     def export(self, value: Any) -> Any:
         return value
 
@@ -62,20 +73,23 @@ class Kind:
 
 
 class Seconds(Kind):
+    """A duration. Its text is a number of seconds, or one with a unit: "500ms", "2m"."""
+
     takes, metavar, range, suffix = "float", "SECONDS", "above 0, at most a year", "_ms"
+    toml = "seconds"
 
     def check(self, name: str, value: Any) -> float:
-        if not isinstance(value, (int, float)):
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
             raise TypeError(f"{name}: {value!r} is not a number of seconds")
         if not 0 < value <= MAX_SECONDS:
             raise ValueError(f"{name}: {value} is not above 0 seconds and at most a year")
         return value
 
     def parse(self, text: str) -> float:
-        try:
-            return float(text)
-        except ValueError:
-            raise ValueError(f"{text!r} is not a number of seconds") from None
+        found = re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+) ?(ms|s|m|h|d|)", text)
+        if not found:
+            raise ValueError(f"{text!r} is not a number of seconds, such as 10, 1.5, 500ms, 2m, 1h or 1d")
+        return float(found[1]) * UNITS_OF_TIME[found[2]]
 
     def export(self, value: float) -> int:
         return max(1, round(value * 1000))
@@ -85,27 +99,32 @@ class Seconds(Kind):
 
 
 class Amount(Kind):
-    """A whole number between two bounds."""
+    """A whole number between two bounds. That of bytes may have a unit in its text: "64KiB", "1M"."""
 
     takes = "int"
 
     def __init__(self, least: int, most: int, unit: str = "") -> None:
         self.least, self.most = least, most
         self.metavar = unit.upper() or "N"
+        self.toml = unit or "whole number"
         self.range = f"{least} to {most}"
 
     def check(self, name: str, value: Any) -> int:
-        if not isinstance(value, int):
+        if not isinstance(value, int) or isinstance(value, bool):
             raise TypeError(f"{name}: {value!r} is not an int")
         if not self.least <= value <= self.most:
             raise ValueError(f"{name}: {value} is not between {self.least} and {self.most}")
         return value
 
     def parse(self, text: str) -> int:
-        try:
+        if self.metavar != "BYTES":
+            if not re.fullmatch(r"-?[0-9]{1,20}", text):
+                raise ValueError(f"{text!r} is not a whole number")
             return int(text)
-        except ValueError:
-            raise ValueError(f"{text!r} is not a whole number") from None
+        found = re.fullmatch(r"([0-9]{1,20}) ?([KMGT](?=$|iB))?(iB)?", text)
+        if not found or (found[3] and not found[2]):
+            raise ValueError(f"{text!r} is not a number of bytes, such as 65536, 64KiB or 1MiB")
+        return int(found[1]) << UNITS_OF_BYTES[found[2] or ""]
 
     def shown(self, value: int) -> str:
         return f"{value >> 20} MiB" if self.metavar == "BYTES" and value % (1 << 20) == 0 else str(value)
@@ -118,6 +137,8 @@ class Choice(Kind):
 
     def __init__(self, values: Sequence[str | None]) -> None:
         self.values = values
+        self.metavar = "|".join(each or "none" for each in values)
+        self.toml = " or ".join(f'"{each or "none"}"' for each in values)
         self.range = ", ".join(f"``{quoted(value)}``" for value in values)
 
     def check(self, name: str, value: Any) -> str | None:
@@ -127,6 +148,9 @@ class Choice(Kind):
             raise ValueError(f"{name}: {value!r} is {what}")
         return value  # type: ignore[no-any-return]
 
+    def parse(self, text: str) -> str | None:
+        return None if text == "none" and None in self.values else text
+
     def export(self, value: str | None) -> int:
         return self.values.index(value)
 
@@ -134,7 +158,7 @@ class Choice(Kind):
 class Switch(Kind):
     """Yes or no."""
 
-    takes = "bool"
+    takes, toml = "bool", "true or false"
 
     def check(self, name: str, value: Any) -> bool:
         if not isinstance(value, bool):
@@ -146,7 +170,7 @@ class Switch(Kind):
 
 
 class Text(Kind):
-    takes = "str"
+    takes, noun = "str", "a str"
 
     def __init__(self, metavar: str = "TEXT") -> None:
         self.metavar = metavar
@@ -158,6 +182,17 @@ class Text(Kind):
 
     def export(self, value: str) -> bytes:
         return value.encode()
+
+
+class HostName(Text):
+    """A host's name or address. Whether there is such a host is asked when it is listened on."""
+
+    def check(self, name: str, value: Any) -> str:
+        if "://" in super().check(name, value):
+            raise ValueError(f"{name}: {value!r} is a URL: give the host alone; ports go in ports")
+        if re.fullmatch(r"([^:]*|\[.*\]):[0-9]*", value):
+            raise ValueError(f"{name}: {value!r} has a port in it: ports go in ports")
+        return value  # type: ignore[no-any-return]
 
 
 class Token(Text):
@@ -212,6 +247,8 @@ class Origin(Text):
     def check(self, name: str, value: Any) -> str:
         if super().check(name, value) == self.beside:
             return self.beside
+        if value == "*":
+            raise ValueError(f"{name}: '*' is not an origin: leave {name} out to let any in")
         found = ORIGIN.fullmatch(value)
         if not found:
             raise ValueError(f"{name}: {value!r} is not an origin such as 'https://example.org'")
@@ -224,35 +261,48 @@ class Origin(Text):
 
 
 class Path(Kind):
-    takes, metavar = "_Path", "PATH"
+    """A path, or one word that is none."""
+
+    takes, noun, metavar = "_Path", "a path", "PATH"
     one = (str, bytes, os.PathLike)
+
+    def __init__(self, beside: str = "") -> None:
+        self.beside = beside
 
     def check(self, name: str, value: Any) -> str:
         try:
-            return os.fsdecode(value)
+            path = os.fsdecode(value)
         except TypeError:
             raise TypeError(f"{name}: {value!r} is not a path") from None
+        if not path or "\0" in path:
+            raise ValueError(f"{name}: {value!r} is not a path")
+        return path
+
+    def load(self, value: Any, directory: str) -> Any:
+        """A relative one starts at the directory of the configuration file."""
+        return os.path.join(directory, value) if isinstance(value, str) and value not in ("", self.beside) else value
 
 
 class Directory(Path):
-    """One that exists, made absolute. Its errors name it as the root that it is to be."""
+    """One that exists, made absolute."""
 
     def check(self, name: str, value: Any) -> str:
-        path = super().check("root", value)
+        path = super().check(name, value) if value not in ("", b"") else ""
         if not os.path.exists(path):
-            raise FileNotFoundError(errno.ENOENT, "root: no such directory", path)
+            raise FileNotFoundError(errno.ENOENT, f"{name}: no such directory", path)
         if not os.path.isdir(path):
-            raise NotADirectoryError(errno.ENOTDIR, "root: not a directory", path)
+            raise NotADirectoryError(errno.ENOTDIR, f"{name}: not a directory", path)
         return os.path.abspath(path)
 
 
 class Port(Kind):
-    takes, metavar = "int", "N|N-M"
+    takes, noun, metavar, toml = "int", "an int", "N|N-M", 'port, or range such as "8001-8030"'
     most = 65535
 
     def check(self, name: str, value: Any) -> int:
-        if not isinstance(value, int):
-            raise TypeError(f"{name}: {value!r} is not an int")
+        if not isinstance(value, int) or isinstance(value, bool):
+            meant = isinstance(value, str) and re.fullmatch(r" *([0-9]{1,5}) *", value)
+            raise TypeError(f"{name}: {value!r} is not an int" + (f" such as {name}={int(meant[1])}" if meant else ""))
         if not 0 <= value <= self.most:
             raise ValueError(f"{name}: {value} is not a TCP port (0 to {self.most})")
         return value
@@ -270,6 +320,25 @@ class Port(Kind):
         return ports
 
 
+class Mode(Kind):
+    """Permissions of a file, in octal where they are text."""
+
+    takes, metavar, toml, range = "int", "MODE", '0o660 or "660"', "0 to 0o777"
+    most = 0o777
+
+    def check(self, name: str, value: Any) -> int:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(f"{name}: {value!r} is not an int such as 0o660")
+        if not 0 <= value <= self.most:
+            raise ValueError(f"{name}: {value} is not between 0 and 0o777: an octal number such as 0o660 is wanted")
+        return value
+
+    def parse(self, text: str) -> int:
+        if not re.fullmatch(r"(0o)?[0-7]{1,4}", text):
+            raise ValueError(f"{text!r} is not an octal number such as 660")
+        return int(text.removeprefix("0o"), 8)
+
+
 class Several(Kind):
     """One value of another kind or several, as a tuple. With `most`, each counts once, and no more than so many may
     be given.
@@ -278,19 +347,24 @@ class Several(Kind):
     def __init__(self, each: Kind, one: type | tuple[type, ...] = str, most: int | None = None) -> None:
         self.each, self.one, self.most = each, one, most
         self.takes = f"{each.takes} | Iterable[{each.takes}]"
+        self.toml = f"{each.toml}, or list of them"
         self.metavar = each.metavar
 
     def check(self, name: str, value: Any) -> tuple[Any, ...]:
-        if isinstance(value, self.one):
+        if isinstance(value, (str, bytes, self.one)):      # text is no iterable of what it is not itself
             value = [value]
         if not isinstance(value, Iterable):
-            raise TypeError(f"{name}: {value!r} is neither one nor several")
+            raise TypeError(f"{name}: {value!r} is not {self.each.noun} or several")
         checked = [self.each.check(name, each) for each in value]
         return tuple(checked if self.most is None else at_most(name, list(dict.fromkeys(checked)), self.most))
 
     def parse(self, text: str) -> list[Any]:
         parsed = self.each.parse(text)
         return list(parsed) if isinstance(parsed, range) else [parsed]
+
+    def load(self, value: Any, directory: str) -> list[Any]:
+        loaded = [self.each.load(each, directory) for each in (value if isinstance(value, list) else [value])]
+        return [one for each in loaded for one in (each if isinstance(each, range) else [each])]
 
     def export(self, value: tuple[Any, ...]) -> list[Any]:
         return [self.each.export(each) for each in value]
@@ -302,6 +376,8 @@ class Several(Kind):
 class Mapped(Kind):
     """A mapping whose pairs are each checked by `pair`, which returns them normalised."""
 
+    metavar, toml = "KEY=VALUE", "table of strings"
+
     def pair(self, name: str, key: Any, value: Any) -> tuple[Any, Any]:
         raise NotImplementedError
 
@@ -310,11 +386,14 @@ class Mapped(Kind):
             raise TypeError(f"{name}: {value!r} is no mapping")
         return dict(self.pair(name, key, each) for key, each in value.items())
 
-    def parse(self, text: str) -> dict[str, str]:
+    def parse(self, text: str) -> dict[str, Any]:
         key, equals, value = text.partition("=")
         if not equals:
-            raise ValueError(f"{text!r} has no '='")
+            raise ValueError(f"{text!r} has no '=': write {self.metavar}")
         return {key: value}
+
+    def load(self, value: Any, directory: str) -> Any:
+        return value
 
 
 class CacheRules(Mapped):
@@ -346,9 +425,10 @@ class CacheRules(Mapped):
 
 
 class HeaderFields(Mapped):
-    """Header fields, beside some that are sent unless a value of None takes them away."""
+    """Header fields, beside some that are sent unless a value of None takes them away; as text that is an empty one."""
 
     takes, metavar = "Mapping[str, str | None]", "NAME=VALUE"
+    toml = "table of strings"
 
     def __init__(self, beside: Mapping[str, str]) -> None:
         self.beside = beside
@@ -370,6 +450,12 @@ class HeaderFields(Mapped):
             check_field_value(name, f"the value of {key}", value)
         return key, value
 
+    def parse(self, text: str) -> dict[str, Any]:
+        return {key: value or None for key, value in super().parse(text).items()}
+
+    def load(self, value: Any, directory: str) -> Any:
+        return {key: None if each == "" else each for key, each in value.items()} if isinstance(value, dict) else value
+
     def export(self, value: dict[str, str | None]) -> bytes:
         """Whole header lines."""
         fields = {key.lower(): (key, each) for key, each in [*self.beside.items(), *value.items()]}
@@ -380,6 +466,12 @@ class MediaTypes(Mapped):
     """Media types by file extension."""
 
     takes, metavar = "Mapping[str, str]", "EXTENSION=TYPE"
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+
+    def check(self, name: str, value: Any) -> dict[str, str]:
+        return at_most(name, super().check(name, value), self.most)
 
     def pair(self, name: str, key: Any, value: Any) -> tuple[str, str]:
         for each in (key, value):
@@ -424,6 +516,11 @@ class Places(Kind):
             raise ValueError(f"{name}: the URL prefix {place!r} has no '/'")
         if host and not HOST.fullmatch(host.lower()):
             raise ValueError(f"{name}: {host!r} is not a host name without its port")
+        if host and not re.search(r"[.:]|^localhost$", host.lower()):      # far likelier a path without its slash
+            raise ValueError(
+                f"{name}: the URL prefix {place!r} begins with no slash: write {f'/{place}'!r}, or, if {host!r} is a"
+                f" host, {f'{host}./{prefix}'!r}"
+            )
         prefix = f"/{prefix}".removesuffix("/")
         if wrong := not_a_prefix(prefix):
             raise ValueError(f"{name}: the URL prefix {place!r} {wrong}")
@@ -441,6 +538,11 @@ class UrlPath(Text):
             raise ValueError(f"{name}: {value!r} does not start with '/'")
         if wrong := not_a_prefix(value.removesuffix("/")):
             raise ValueError(f"{name}: {value!r} {wrong}")
+        if re.search(r"\*|\{[^/]*\}|<[^/]*>", value):
+            raise ValueError(
+                f"{name}: {value!r} is a pattern, and patterns are not supported: give a whole path, to which clients"
+                " may add a query"
+            )
         return value  # type: ignore[no-any-return]
 
 

@@ -29,7 +29,7 @@ cdef extern from *:
     #include <time.h>
     #include <unistd.h>
 
-    /* sendfile(2) has no MSG_NOSIGNAL: where a lost connection would end the process, it is not to. Python starts so. */
+    /* sendfile(2) has no MSG_NOSIGNAL: a lost connection is not to end the process. Python starts so. */
     static inline void c1m_ignore_sigpipe(void) {
         struct sigaction now;
         if (sigaction(SIGPIPE, NULL, &now) == 0 && now.sa_handler == SIG_DFL) signal(SIGPIPE, SIG_IGN);
@@ -53,7 +53,7 @@ cdef extern from *:
     struct epoll_event:
         uint32_t events
         epoll_data_t data
-    int EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CLOEXEC
+    int EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLL_CLOEXEC
     uint32_t EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP, EPOLLRDHUP, EPOLLET
     int epoll_create1(int flags) noexcept nogil
     int epoll_ctl(int epoll, int op, int fd, epoll_event *event) noexcept nogil
@@ -112,7 +112,12 @@ cdef extern from *:
     int pthread_mutex_unlock(pthread_mutex_t *lock) noexcept nogil
     ctypedef struct pthread_cond_t:
         pass
-    int pthread_cond_init(pthread_cond_t *condition, void *attributes) noexcept nogil
+    ctypedef struct pthread_condattr_t:
+        pass
+    int pthread_condattr_init(pthread_condattr_t *attributes) noexcept nogil
+    int pthread_condattr_setclock(pthread_condattr_t *attributes, int clock) noexcept nogil
+    int pthread_condattr_destroy(pthread_condattr_t *attributes) noexcept nogil
+    int pthread_cond_init(pthread_cond_t *condition, const pthread_condattr_t *attributes) noexcept nogil
     int pthread_cond_destroy(pthread_cond_t *condition) noexcept nogil
     int pthread_cond_broadcast(pthread_cond_t *condition) noexcept nogil
     int pthread_cond_timedwait(pthread_cond_t *condition, pthread_mutex_t *lock, const timespec *until) noexcept nogil
@@ -180,5 +185,5 @@ cdef extern from *:
     # clock_gettime(2), gmtime_r(3)
     struct tm:
         int tm_sec, tm_min, tm_hour, tm_mday, tm_mon, tm_year, tm_wday
-    int CLOCK_MONOTONIC, CLOCK_REALTIME, CLOCK_REALTIME_COARSE, CLOCK_MONOTONIC_COARSE
+    int CLOCK_MONOTONIC, CLOCK_REALTIME_COARSE, CLOCK_MONOTONIC_COARSE
     int clock_gettime(int clock, timespec *out) noexcept nogil

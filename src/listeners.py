@@ -8,13 +8,18 @@ import os
 import socket
 import stat
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 BACKLOG = 4096
 """Connections that wait to be accepted, as listen(2) has it; the kernel bounds it by net.core.somaxconn."""
 
 
 def opened(
-    undo: contextlib.ExitStack, hosts: Iterable[str], ports: Iterable[int], unix: Iterable[str]
+    undo: contextlib.ExitStack,
+    hosts: Iterable[str],
+    ports: Iterable[int],
+    unix: Iterable[str],
+    unix_mode: int | None = None,
 ) -> tuple[list[socket.socket], list[int]]:
     """The listeners for all these places, and the real ports. `undo` closes and removes what was made."""
     listeners: list[socket.socket] = []
@@ -25,7 +30,7 @@ def opened(
             port = listener.getsockname()[1]
         real.append(port)
     for path in unix:
-        listeners.append(undo.enter_context(unix_listener(path)))
+        listeners.append(undo.enter_context(unix_listener(path, unix_mode)))
         undo.callback(os.unlink, path)
     return listeners, real
 
@@ -33,14 +38,8 @@ def opened(
 def tcp_listeners(hosts: Iterable[str], port: int) -> Iterator[socket.socket]:
     """A listener for each address of each host; port 0 becomes the same real port on all of them."""
     for host in hosts:
-        try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        except socket.gaierror as error:
-            raise OSError(error.errno, f"host: {host!r} is not known ({error.strerror})") from None
-        except UnicodeError:
-            raise ValueError(f"host: {host!r} is not a host name") from None
         bound = False
-        for family, kind, protocol, _, address in dict.fromkeys(found):
+        for family, kind, protocol, _, address in addresses(host, port):
             listener = socket.socket(family, kind | socket.SOCK_NONBLOCK, protocol)
             try:
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -60,23 +59,65 @@ def tcp_listeners(hosts: Iterable[str], port: int) -> Iterator[socket.socket]:
             yield listener
 
 
-def unix_listener(path: str) -> socket.socket:
+def addresses(host: str, port: int) -> list[tuple[Any, ...]]:
+    """What getaddrinfo() says of a host, each once."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except socket.gaierror as error:
+        raise OSError(error.errno, f"host: {host!r} is not known ({error.strerror})") from None
+    except ValueError:  # UnicodeError, or a NUL
+        raise ValueError(f"host: {host!r} is not a host name") from None
+    return list(dict.fromkeys(found))
+
+
+def unix_listener(path: str, mode: int | None = None) -> socket.socket:
+    """A listener at a path, with these permissions or those that the umask leaves."""
+    bound = False
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         remove_stale(path)
+        if mode is not None:
+            os.fchmod(listener.fileno(), mode)  # bind() gives these to the path, less what the umask forbids
         listener.bind(path)
-        listener.listen(BACKLOG)
+        bound = True
+        if mode is not None:
+            set_mode(path, mode)
+        listener.listen(BACKLOG)  # before this nobody can connect, whatever the permissions
     except OSError as error:
         listener.close()
+        if bound:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
         raise OSError(error.errno, f"cannot listen on {path}: {error.strerror or error}") from None
     return listener
 
 
-def remove_stale(path: str) -> None:
-    """Removes the socket that a killed server left behind; one that accepts, or another kind of file, stays."""
+def set_mode(path: str, mode: int) -> None:
+    """chmod() of a socket; of nothing else that somebody may have put in its place."""
+    found = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        now = os.fstat(found).st_mode
+        if not stat.S_ISSOCK(now):
+            raise OSError(errno.ENOTSOCK, "it was replaced by something else")
+        if stat.S_IMODE(now) != mode:
+            os.chmod(f"/proc/self/fd/{found}", mode)
+    finally:
+        os.close(found)
+
+
+def check_free(path: str) -> None:
+    """Raises OSError where there is something that is no socket."""
     with contextlib.suppress(FileNotFoundError):
-        if not stat.S_ISSOCK(os.stat(path).st_mode):
-            return
+        mode = os.stat(path).st_mode
+        if not stat.S_ISSOCK(mode):
+            what = "a directory" if stat.S_ISDIR(mode) else "a file that is no socket"
+            raise OSError(errno.EADDRINUSE, f"{what} is in the way (remove it, or give another path)")
+
+
+def remove_stale(path: str) -> None:
+    """Removes the socket that a killed server left behind; one that accepts stays. Raises OSError for another file."""
+    with contextlib.suppress(FileNotFoundError):
+        check_free(path)
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.setblocking(False)  # or a server that is stuck would have us wait
             try:

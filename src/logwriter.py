@@ -34,7 +34,7 @@ class LogWriter:
         self._thread.start()
 
     def reopen(self) -> None:
-        """Opens the file anew, for whoever has renamed it (logrotate). May be called from a signal handler."""
+        """Opens the file anew, as after a rename (logrotate). May be called from a signal handler."""
         self._reopening = True   # and no more: to wake the thread takes a lock, which may be what was interrupted
 
     def close(self) -> None:

@@ -12,7 +12,8 @@ from libc.stdint cimport int64_t, uint8_t
 from c1m.linux cimport ENOMEM, pthread_self
 from c1m.reactor cimport (
     ASKED_SHUTDOWN, ASKED_STOP, LISTENER, SIGNALS, Reactor, listeners_close, poll_timeout, reactor_close_all,
-    reactor_forget, reactor_free, reactor_init, reactor_iterate, reactor_run, reactor_wake, reactor_watch, shutdown_done,
+    reactor_forget, reactor_free, reactor_init, reactor_iterate, reactor_run, reactor_wake, reactor_watch,
+    shutdown_done, signals_unwatch,
 )
 
 LOOPS = WeakSet()                # all there are, for forks
@@ -49,7 +50,8 @@ cdef class Loop:
         reactor_free(&self.r)
 
     def listen(self, int fd):
-        """Accepts connections from a listening, non-blocking socket, whose fd is the reactor's from now on. Raises OSError."""
+        """Accepts connections from a listening, non-blocking socket, whose fd is the reactor's from now on.
+        Raises OSError."""
         self.watch(fd, LISTENER)
 
     def watch_signals(self, int fd):
@@ -79,6 +81,7 @@ cdef class Loop:
         finally:
             listeners_close(&self.r)
             reactor_close_all(&self.r)
+            signals_unwatch(&self.r)
             self.running = False
         self.check_fault()
 
@@ -127,7 +130,7 @@ cdef class Loop:
     def check_forked(self):
         """Raises RuntimeError in the child of a fork."""
         if self.r.forked:
-            raise RuntimeError("this server listened before a fork, and its sockets are the parent's: listen in the child")
+            raise RuntimeError("this server listened before a fork, its sockets are the parent's: listen in the child")
 
     def check_fault(self):
         """Raises OSError if epoll has failed, which it can only if its descriptor was closed."""

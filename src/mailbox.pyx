@@ -11,8 +11,10 @@ from libc.stdlib cimport free, malloc
 
 from c1m.buf cimport block_unref
 from c1m.linux cimport (
-    CLOCK_REALTIME, clock_gettime, pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_init,
-    pthread_cond_timedwait, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock, timespec,
+    CLOCK_MONOTONIC, clock_gettime, pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_init,
+    pthread_cond_timedwait, pthread_condattr_destroy, pthread_condattr_init, pthread_condattr_setclock,
+    pthread_condattr_t, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock,
+    timespec,
 )
 from c1m.reactor cimport reactor_wake
 
@@ -24,9 +26,13 @@ cdef enum:
 
 cdef void mailbox_init(Mailbox *m, Reactor *r) noexcept nogil:
     """An empty mailbox, in memory that is all zeroes."""
+    cdef pthread_condattr_t attributes
     m.r = r
     pthread_mutex_init(&m.lock, NULL)
-    pthread_cond_init(&m.less, NULL)
+    pthread_condattr_init(&attributes)
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC)
+    pthread_cond_init(&m.less, &attributes)
+    pthread_condattr_destroy(&attributes)
 
 
 cdef void mailbox_free(Mailbox *m) noexcept nogil:
@@ -83,7 +89,7 @@ cdef bint mailbox_add(Mailbox *m, Command command) noexcept nogil:
 cdef void mailbox_wait(Mailbox *m) noexcept nogil:
     """Waits until the reactor has caught up with what other threads ask for, a tenth of a second at most."""
     cdef timespec until
-    clock_gettime(CLOCK_REALTIME, &until)
+    clock_gettime(CLOCK_MONOTONIC, &until)
     until.tv_nsec += MAX_WAIT_NS
     if until.tv_nsec >= SECOND_NS:
         until.tv_sec += 1

@@ -1,8 +1,9 @@
-"""Every option, declared once: its name, kind, default, documentation and flag.
+"""Every option, declared once: its name, kind, default, documentation, flag and its group in the help.
 
 From a declaration come the checks and the normalised values (the attributes of an object of the class), the list of
-parameters in a docstring (`documents`), the flags of `c1m serve` and what `c1m.site` is given (`export`). Signatures
-are written out where they belong, for type checkers and editors; a test holds them against the declarations.
+parameters in a docstring (`documents`), the flags of `c1m serve`, the keys of its configuration file and what
+`c1m.site` is given (`export`). Signatures are written out where they belong, for type checkers and editors; a test
+holds them against the declarations.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 import functools
 import re
 import textwrap
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, ParamSpec, TypeVar
 
 from c1m.kinds import (
@@ -22,8 +24,10 @@ from c1m.kinds import (
     Directory,
     FileName,
     HeaderFields,
+    HostName,
     Kind,
     MediaTypes,
+    Mode,
     Origin,
     Path,
     Places,
@@ -31,7 +35,6 @@ from c1m.kinds import (
     Seconds,
     Several,
     Switch,
-    Text,
     Token,
     UrlPath,
     at_most,
@@ -41,6 +44,11 @@ from c1m.site import COMPRESSION, LIMITS, WHEN_SLOW
 MAX_MESSAGE = (1 << 31) - 1      # bytes
 MAX_CACHE_FILES = 1 << 22
 MAX_CACHE_BYTES = 1 << 40
+MAX_MEDIA_TYPES = 1024           # beside those that are known; c1m.files has room for 4096 in all
+MAX_DURATIONS = 56               # of silence before a ping, and from there to the end, of all routes: c1m.reactor has
+                                 # room for 63, of which the server's own timeouts take five
+GROUPS = ("Listening", "Files", "WebSocket", "Limits and timeouts", "Log")
+"""The groups of options in the help, in this order."""
 REQUIRED: Any = object()
 """The default of what must be given."""
 
@@ -50,7 +58,9 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Flag:
-    """An option of the command: what its help says; its name and metavar where they are not the option's own."""
+    """An option of the command: what its help says, where that is not the beginning of the documentation; its name and
+    metavar where they are not the option's own.
+    """
 
     help: str | None = None
     name: str | None = None
@@ -63,15 +73,33 @@ class Option:
     kind: Kind
     text: str                    # {range} in it is the kind's
     shown: str | None            # what stands behind "Default", where that is not the default itself
-    flag: Flag | None
+    flag: Flag | None            # None: it has none
+    group: str                   # one of GROUPS
     alias: str | None            # a former name
+
+    @property
+    def help(self) -> str:
+        """What its flag's help says: a sentence."""
+        if self.flag is not None and self.flag.help is not None:
+            return self.flag.help
+        said = re.split(r"[;:.](?= |$)", self.text.replace("{range}", self.kind.range))[0].replace("``", "")
+        return f"{said[:1].upper()}{said[1:]}."
 
 
 def option(
-    default: Any, kind: Kind, text: str, *, shown: str | None = None, flag: Flag | None = None, alias: str | None = None
+    default: Any,
+    kind: Kind,
+    text: str,
+    *,
+    shown: str | None = None,
+    flag: Flag | None = Flag(),
+    group: str = "",
+    alias: str | None = None,
 ) -> Any:
-    """Declares an option. A default of None may be given as well, whatever the kind."""
-    return Option(default, kind, " ".join(text.split()), shown, flag, alias)
+    """Declares an option. A default of None may be given as well, whatever the kind. Without a group it is in that of
+    its class.
+    """
+    return Option(default, kind, " ".join(text.split()), shown, flag, group, alias)
 
 
 class Options:
@@ -79,8 +107,11 @@ class Options:
 
     options: ClassVar[dict[str, Option]]
 
-    def __init_subclass__(cls) -> None:
-        cls.options = {name: value for name, value in vars(cls).items() if isinstance(value, Option)}
+    def __init_subclass__(cls, group: str = "") -> None:
+        cls.options = {
+            name: replace(value, group=value.group or group)
+            for name, value in vars(cls).items() if isinstance(value, Option)
+        }
 
     def __init__(self, given: Mapping[str, Any]) -> None:
         """Takes what it declares out of what is given. Raises ValueError or TypeError in a line that begins with the
@@ -129,9 +160,12 @@ class Options:
         @functools.wraps(function)
         def renamed(*args: _P.args, **given: _P.kwargs) -> _T:
             for alias in names.keys() & given:
-                if names[alias] in given:
-                    raise TypeError(f"{alias}: the former name of {names[alias]}, which is given, too")
-                given[names[alias]] = given.pop(alias)
+                name, value = names[alias], given.pop(alias)
+                if value is None:            # its default
+                    continue
+                if name in given:
+                    raise TypeError(f"{alias}: the former name of {name}, which is given, too: give {name} only")
+                given[name] = cls.options[name].kind.check(alias, value)
             return function(*args, **given)
 
         return renamed
@@ -145,109 +179,149 @@ def _sentence(declared: Option) -> str:
     return f"{text}. Default{shown}."
 
 
-class ServerOptions(Options):
+class ServerOptions(Options, group="Limits and timeouts"):
     root: list[tuple[str, str, Any]] = option(
         None,
         Places("_Path | Root", LIMITS["roots"]),
         """a directory served at ``/``; or a mapping of URL prefixes to directories, such as ``{"/": "public",
         "/assets": "build/assets", "static.example.org/": "static"}``, of which the longest that fits a
         request's path counts, one that begins with the request's host before one that does not; or None for no
-        files. Prefixes are paths, written unescaped. In place of a directory a `Root` says more about how it
+        files. Prefixes are paths, written unescaped; a host without a dot
+        in its name has one behind it: ``"intranet./"``. In place of a directory a `Root` says more about how it
         is served""",
         shown=" None",
+        flag=None,
+        group="Files",
     )
     ports: tuple[int, ...] = option(
         8001,
         Several(Port(), int),
         "one TCP port or several, 0 for one that the kernel chooses",
-        flag=Flag("Port or range of ports to listen on; may be repeated. 0 lets the kernel choose.", "--port"),
+        flag=Flag("TCP port to listen on, or a range of them. 0 lets the kernel choose.", "--port"),
+        group="Listening",
     )
     host: tuple[str, ...] = option(
         "127.0.0.1",
-        Several(Text("HOST")),
+        Several(HostName("HOST")),
         'a host name or address, or several: ``"127.0.0.1"``, ``"0.0.0.0"``, ``"::"``',
-        flag=Flag("Address or name to listen on; may be repeated."),
+        flag=Flag("Address or name to listen on. 0.0.0.0 and :: are all there are: others can connect then."),
+        group="Listening",
     )
     unix: tuple[str, ...] = option(
         (),
         Several(Path(), Path.one),
         "the path of a Unix-domain socket to listen on as well, or several",
-        flag=Flag("Unix-domain socket to listen on as well; may be repeated."),
+        flag=Flag("Unix-domain socket to listen on as well."),
+        group="Listening",
+    )
+    unix_mode: int | None = option(
+        None,
+        Mode(),
+        """the permissions of the Unix sockets, such as ``0o660``; they hold before the first client can connect. To
+        connect takes the right to write""",
+        shown=": as the umask has it",
+        flag=Flag("Permissions of the Unix sockets, in octal, such as 660."),
+        group="Listening",
     )
     head_timeout: float = option(
-        10.0, Seconds(), "seconds that a request may take from its first byte to its last"
+        10.0, Seconds(), "seconds that a request may take from its first byte to its last",
+        flag=Flag("Time that a request may take from its first byte to its last."),
     )
-    keep_alive_timeout: float = option(75.0, Seconds(), "seconds that a connection may idle between requests")
-    write_timeout: float = option(60.0, Seconds(), "seconds that a client may leave what we send unread")
+    keep_alive_timeout: float = option(
+        75.0,
+        Seconds(),
+        "seconds that a connection may idle between requests",
+        flag=Flag("Time that a connection may idle between requests."),
+    )
+    write_timeout: float = option(
+        60.0,
+        Seconds(),
+        "seconds that a client may leave what we send unread",
+        flag=Flag("Time that a client may leave what we send unread."),
+    )
     shutdown_timeout: float = option(
-        3.0, Seconds(), "seconds that a stopping server waits for what is in flight"
+        3.0, Seconds(), "seconds that a stopping server waits for what is in flight",
+        flag=Flag("Time that a stopping server waits for what is in flight."),
     )
     cache_files: int = option(
-        16384, Amount(1, MAX_CACHE_FILES), "how many files are remembered, the most recently asked for"
+        16384, Amount(1, MAX_CACHE_FILES), "how many files are remembered, the most recently asked for",
+        flag=Flag("Files remembered, the most recently asked for."),
     )
     cache_bytes: int = option(
         64 << 20,
         Amount(1, MAX_CACHE_BYTES, "bytes"),
         """memory that they may take. The contents of those up to 32 KiB are in it, and up to 128 KiB once they
         are asked for again; stats() tells how much there is, and how often it served""",
+        flag=Flag("Memory that they may take."),
     )
     mime_types: dict[str, str] | None = option(
         None,
-        MediaTypes(),
+        MediaTypes(MAX_MEDIA_TYPES),
         """media types by file extension, such as ``{"geojson": "application/geo+json"}``, beside those that are
         known already. Text gets its root's ``charset``""",
+        flag=Flag("Media type by file extension, such as geojson=application/geo+json.", "--mime-type"),
+        group="Files",
     )
     access_log: str | None = option(
         None,
-        Path(),
+        Path("-"),
         """a file to which a line is appended for every answer, or ``"-"`` for standard output. Lines are written
         four times a second by a thread of their own; reopen_log(), or SIGUSR1 while run() serves, opens the
         file anew. Lines that can't be written, or not as fast as they come, are dropped and counted. A pipe
         needs a reader from the start""",
         shown=" None: no log",
-        flag=Flag("Append a line for every answer to FILE, or print it. SIGUSR1 reopens FILE.", metavar="FILE|-"),
+        flag=Flag(
+            "File to append a line to for every answer, - to print it. SIGUSR1 reopens it.", metavar="FILE|-"
+        ),
+        group="Log",
     )
     access_log_format: str = option(
         "combined",
         Choice(("combined", "json")),
         """``"combined"``, as Apache and nginx have it, or ``"json"``, an object a line; the bytes are those of
         the body that the kernel has taken""",
-        flag=Flag(""),
+        flag=Flag("Lines as Apache and nginx write them, or JSON objects."),
+        group="Log",
     )
 
     def check_together(self) -> None:
         if not self.ports and not self.unix:
             raise ValueError("ports: none given, and no unix socket either")
+        for port, times in Counter(self.ports).items():
+            if port and times > 1:
+                raise ValueError(f"ports: {port} is given twice")
         if self.ports and not self.host:
             raise ValueError("host: none given")
 
 
-class RootOptions(Options):
-    path: str = option(REQUIRED, Directory(), "the directory")
+class RootOptions(Options, group="Files"):
+    path: str = option(REQUIRED, Directory(), "the directory", flag=None)
     index: tuple[str, ...] = option(
         ("index.html",),
         Several(FileName(LIMITS["index_name"]), most=LIMITS["index"]),
         "names that stand for their directory, the first that exists",
+        flag=Flag("Name that stands for its directory, the first that exists."),
     )
     listing: bool = option(
         False,
         Switch(),
         """list directories that have no index, as a page or, to clients that prefer it, as JSON: 3,000 entries of
         each, no more than a second old""",
-        flag=Flag("List directories that have no index.html."),
+        flag=Flag("List directories that have no index."),
     )
     spa: bool = option(
         False,
         Switch(),
         """answer with the root's index page, status 200, where a browser asks for a page that does not exist: for
         single-page applications whose script reads the path""",
-        flag=Flag("Answer with index.html where a browser asks for a page that does not exist."),
+        flag=Flag("Answer with the root's index page where a browser asks for a page that does not exist."),
     )
     sidecars: bool = option(
         True,
         Switch(),
         """send ``name.zst``, ``name.br`` or ``name.gz`` in place of ``name`` to clients that accept it, where
         such a file lies beside it and is not older by a second or more""",
+        flag=Flag("Send NAME.zst, NAME.br or NAME.gz in place of NAME to clients that accept it."),
     )
     cache: dict[str, str] = option(
         {},
@@ -256,12 +330,18 @@ class RootOptions(Options):
         against the file's path below the directory, any other against its name: ``/docs/index.html`` is the
         file for ``/docs/``. ``*`` fits any characters, slashes too, and ``?`` one; all others mean themselves:
         ``{"*.html": "no-cache", "/assets/*": "public, max-age=31536000, immutable"}``""",
+        flag=Flag(
+            "Cache-Control by pattern, the first that fits, such as '/assets/*=max-age=86400'. A pattern with a slash"
+            " in front is held against the path, any other against the file's name. What fits none is sent with"
+            " no-cache."
+        ),
     )
     headers: dict[str, str | None] = option(
         {},
         HeaderFields({"X-Content-Type-Options": "nosniff"}),
         """header fields for every file sent from here, up to 8192 bytes, beside ``X-Content-Type-Options:
         nosniff``, which None takes away""",
+        flag=Flag("Header field for every file. An empty value takes away one that is sent by default.", "--header"),
     )
     charset: str | None = option(
         "utf-8",
@@ -274,6 +354,7 @@ class RootOptions(Options):
         Several(Origin("*"), most=LIMITS["origins"]),
         """origins whose scripts may read the answers and all their fields (CORS), such as
         ``"https://example.org"``, or ``"*"`` for any""",
+        flag=Flag("Origin whose scripts may read the answers (CORS), * for any."),
     )
     escaped_slashes: bool = option(
         False,
@@ -295,20 +376,26 @@ class RootOptions(Options):
                 raise ValueError(f'headers: cache or listing says {name}, too: use cache={{"*": ...}} alone')
 
 
-class RouteOptions(Options):
+class RouteOptions(Options, group="WebSocket"):
     max_message: int = option(
         1 << 20,
         Amount(1, MAX_MESSAGE, "bytes"),
         """the longest message taken, in bytes, at most 2**31 - 1; a longer one ends the connection with close
         code 1009""",
-        flag=Flag("Longest WebSocket message taken."),
+        flag=Flag("Longest message taken."),
     )
-    idle_timeout: float = option(120.0, Seconds(), "seconds of silence after which a connection is given up")
+    idle_timeout: float = option(
+        120.0,
+        Seconds(),
+        "seconds of silence after which a connection is given up",
+        flag=Flag("Silence after which a connection is given up."),
+    )
     ping_interval: float = option(
         None,
         Seconds(),
         "seconds of silence after which a ping is sent, so that a client that lives stays connected",
         shown=": half of idle_timeout",
+        flag=Flag("Silence after which a ping is sent. It must be less than --idle-timeout."),
     )
     origins: tuple[str, ...] = option(
         (),
@@ -317,17 +404,20 @@ class RouteOptions(Options):
         that of a page from a file, but also of any that is sandboxed. Clients that are no browsers name none,
         and are let in""",
         shown=": any",
+        flag=Flag("Origin whose scripts may connect, such as https://example.org.", "--origin"),
     )
     subprotocols: tuple[str, ...] = option(
         (),
         Several(Token(), most=LIMITS["subprotocols"]),
         "of those the client offers, the first in this order is agreed on",
+        flag=Flag("Subprotocol: of those the client offers, the first given here is agreed on.", "--subprotocol"),
     )
     max_send_queue: int = option(
         1 << 20,
         Amount(1, MAX_MESSAGE, "bytes"),
         """bytes that may wait in a connection's send queue for the client to read them; each message counts with
         some 100 more, which it takes to keep. ``max_backlog`` is the former name""",
+        flag=Flag("Bytes that may wait for a client to read them."),
         alias="max_backlog",
     )
     when_slow: str = option(
@@ -337,6 +427,7 @@ class RouteOptions(Options):
         with 1013, ``"drop-newest"`` drops the message, ``"drop-oldest"`` the oldest in the queue, ``"latest"``
         keeps only the newest message of each topic there. stats()["routes"] counts them. Control frames are
         never dropped""",
+        flag=Flag("What becomes of a message for a connection whose send queue is full."),
     )
     compression: str | None = option(
         None,
@@ -348,9 +439,14 @@ class RouteOptions(Options):
         KiB by default. Messages below 64 bytes are sent as they are; where when_slow drops messages, none that
         we send builds on another""",
         shown=" None: it costs more CPU than most networks are worth",
+        flag=Flag("permessage-deflate, with memory that all connections share, or with some of each one's own."),
     )
-    window_bits: int = option(15, Amount(9, 15), "{range}")
-    memory_level: int = option(8, Amount(1, 9), "{range}, as zlib counts")
+    window_bits: int = option(
+        15, Amount(9, 15), "{range}", flag=Flag("Size of the compression's window, as a power of two.")
+    )
+    memory_level: int = option(
+        8, Amount(1, 9), "{range}, as zlib counts", flag=Flag("Memory for the compression, as zlib counts.")
+    )
 
     def check_together(self) -> None:
         if self.ping_interval is None:
@@ -363,8 +459,24 @@ class RouteOptions(Options):
 
 def checked_route(path: Any, taken: Mapping[str, Any]) -> str:
     """The path of a WebSocket route beside those that are taken."""
+    if callable(path):           # the decorator without its parentheses
+        raise TypeError(f"path: {path!r} is not a str: write @server.websocket('/path')")
     path = UrlPath().check("path", path)
     if path in taken:
         raise ValueError(f"path: {path!r} is a WebSocket route already")
     at_most("path", [*taken, path], LIMITS["routes"])
     return str(path)
+
+
+def checked_durations(exported: Mapping[str, Any], taken: Iterable[Mapping[str, Any]]) -> None:
+    """Checks that there is room for one more route's idle_timeout and ping_interval, all as they are exported."""
+    durations = {
+        duration
+        for each in (*taken, exported)
+        for duration in (each["ping_interval_ms"], each["idle_timeout_ms"] - each["ping_interval_ms"])
+    }
+    if len(durations) > MAX_DURATIONS:
+        raise ValueError(
+            f"idle_timeout: with ping_interval, the routes have {len(durations)} different durations, more than"
+            f" {MAX_DURATIONS}: give several routes the same"
+        )

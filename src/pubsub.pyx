@@ -113,7 +113,7 @@ cdef int64_t run_subscribe(void *owner, const Command *command) noexcept nogil:
     cdef Hub *h = <Hub *>owner
     cdef Conn *c = conn_of(h.ws.r, command.handle)
     if c != NULL and not hub_subscribe(h, c, name_of(command.topic)):
-        conn_close(h.ws.r, c)    # memory is out, and nobody to be told: better gone than deaf
+        conn_close(h.ws.r, c)    # memory is out, and the caller has gone on: better closed than deaf
     return 0
 
 

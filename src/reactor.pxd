@@ -40,7 +40,7 @@ cdef struct Segment:             # some bytes of a block, waiting to be sent
     uint32_t tag                 # the application's: what kind of output it is; 0 is never dropped
     bint begun                   # some of it was sent, or tried to be: the rest must follow
 
-cdef struct SendQueue:           # 32 bytes: output the kernel would not take yet, first to last; by fd in Reactor.queues
+cdef struct SendQueue:           # 32 bytes: output the kernel would not take yet; by fd in Reactor.queues
     Segment *first
     Segment *last
     size_t bytes
@@ -89,8 +89,8 @@ cdef enum Note:                  # what the reactor has to say for the log, with
 cdef struct Protocol:            # what a connection's events do; `owner` is the first argument of each
     void *owner
     event_t opened               # it was accepted: set its first deadline
-    readable_t readable          # bytes came, or output was sent (then n may be 0): returns how many were used up. It must
-                                 # use some of RECV_BUFFER bytes, or pause or finish the connection
+    readable_t readable          # bytes came, or output was sent (then n may be 0): returns how many were used up.
+    # Of RECV_BUFFER bytes it must use some, or pause or finish the connection
     event_t drained              # blocked output was sent, or some of it where that is NOTIFY_DRAIN; readable follows
     event_t expired              # its deadline passed: close it, or set another
     event_t shutdown             # the server is about to stop: say goodbye, conn_finish what is idle
@@ -102,7 +102,7 @@ cdef struct Callbacks:           # what the reactor calls of the application as 
     note_t note
     woken_t woken                # another thread called wake: returns whether all that was asked for is done
     call_t alarm                 # the time that reactor_alarm set has come
-    call_t release               # a stage of the iteration is over: let go of what was taken for its connections (the GIL)
+    call_t release               # a stage of the iteration is over: let go of what was taken for it (the GIL)
 
 cdef enum:
     MAX_TIMEOUT_CLASSES = 64
@@ -119,8 +119,8 @@ cdef struct Reactor:
     int listeners_top            # nor for a listener above this one
     Conn *table
     SendQueue *queues            # by fd, too
-    uint16_t *queues_used        # of each QUEUE_CHUNK of them; QUEUES_TOUCHED: of none, but its memory is to be given back
-    Peer *peers                  # by fd, too; NULL where nobody wants to know
+    uint16_t *queues_used        # of each QUEUE_CHUNK of them; QUEUES_TOUCHED: none, but memory is to be given back
+    Peer *peers                  # by fd, too; NULL where no address is kept
     epoll_event *events
     int32_t *batched             # events of BATCHED connections, by index
     Protocol[MAX_PROTOCOL_NUMBER] protocols
@@ -175,6 +175,7 @@ cdef bint reactor_run(Reactor *r) noexcept nogil
 cdef int poll_timeout(Reactor *r) noexcept nogil
 cdef bint shutdown_done(const Reactor *r) noexcept nogil
 cdef void listeners_close(Reactor *r) noexcept nogil
+cdef void signals_unwatch(Reactor *r) noexcept nogil
 cdef void reactor_forget(Reactor *r) noexcept nogil
 cdef uint8_t protocol_add(Reactor *r, Protocol protocol) noexcept nogil
 cdef uint8_t timeout_class(Reactor *r, int64_t ms) noexcept nogil
@@ -199,7 +200,7 @@ cdef inline int fd_of(const Reactor *r, const Conn *c) noexcept nogil:
     return <int>(c - r.table)
 
 cdef inline uint64_t handle_of(const Reactor *r, const Conn *c) noexcept nogil:
-    """Names a connection beyond this iteration; never 0. Reused when an fd has had 2**32 connections, a day's at full speed."""
+    """Names a connection beyond this iteration; never 0. Reused after 2**32 connections of one fd, in a day or more."""
     return <uint64_t>c.generation << 32 | <uint32_t>fd_of(r, c)
 
 cdef inline Conn *conn_of(const Reactor *r, uint64_t handle) noexcept nogil:

@@ -1,7 +1,7 @@
 """The network layer: one epoll set, one table of connections, one iteration of the event loop after another.
 
 Owns: listeners, the connection table, the receive and write buffers, send queues, deadlines, wake-ups, counters.
-Refuses to know: HTTP, frames, paths, handlers. It calls upward through reactor.protocols and reactor.on, and nowhere else.
+Refuses to know: HTTP, frames, paths, handlers. It calls upward through Reactor.protocols and Reactor.on only.
 
 An iteration:
 
@@ -13,13 +13,13 @@ Each of these stages but the last has a budget of time; what is left over comes 
 
 Invariants a change must keep:
 - The fd is the index. An entry is FREE or whole; only conn_open, conn_finish, conn_close and reclaim move it between.
-- Between iterations an idle connection has input, output and session NULL. The write buffer is empty between dispatches.
+- Between iterations an idle connection has input, output and session NULL. Between dispatches write_n is 0.
 - Edges are told once. A connection that is left with bytes unread or unsent without having seen EAGAIN (or a short
   count) goes into the ready queue, or is READ_PAUSED with output queued.
 - conn_close only marks. Entries are freed, and fds closed, in reclaim and nowhere else: so no fd is reused within a
   batch of events, and a pointer to a Conn is good until the iteration ends.
-- A connection is WRITE_BLOCKED from when the kernel would not take all until its queue is empty. So long its deadline is
-  the write timeout's, and conn_deadline leaves it alone; on.drained then sets another.
+- A connection is WRITE_BLOCKED from when the kernel would not take all until its queue is empty. So long its deadline
+  is the write timeout's, and conn_deadline leaves it alone; `drained` then sets another.
 - The write buffer is the current connection's. What others are sent meanwhile goes through conn_enqueue.
 - READY and UNFLUSHED say that an fd is in that queue, and outlive its connection: the queue has each fd once.
 - Every byte passes transport's net_recv, net_send, net_sendv or net_sendfile.
@@ -31,16 +31,15 @@ from libc.string cimport memcpy, memset
 from c1m.buf cimport block_copy, block_ref, block_unref, static_assert
 from c1m.linux cimport (
     AF_INET, AF_INET6, CLOCK_MONOTONIC, CLOCK_MONOTONIC_COARSE, CLOCK_REALTIME_COARSE, ECONNABORTED, EFD_CLOEXEC,
-    EFD_NONBLOCK, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLLERR, EPOLLET,
-    EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, MADV_DONTNEED, MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE,
-    PROT_READ, PROT_WRITE, RLIMIT_NOFILE, SOCK_CLOEXEC, SOCK_NONBLOCK, accept4, c_read, c_write, clock_gettime, close,
-    epoll_create1, epoll_ctl, epoll_event, epoll_wait, errno, eventfd, getrlimit, ignore_sigpipe, inet_ntop, iovec,
-    keep_freed, madvise, mmap, munmap, pthread_self, rlimit_t, setrlimit, sockaddr, sockaddr_in, sockaddr_in6,
-    sockaddr_storage, timespec,
+    EFD_NONBLOCK, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD,
+    EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, MADV_DONTNEED, MAP_ANONYMOUS, MAP_FAILED,
+    MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, RLIMIT_NOFILE, SOCK_CLOEXEC, SOCK_NONBLOCK, accept4, c_read,
+    c_write, clock_gettime, close, epoll_create1, epoll_ctl, epoll_event, epoll_wait, errno, eventfd, getrlimit,
+    ignore_sigpipe, inet_ntop, iovec, keep_freed, madvise, mmap, munmap, pthread_self, rlimit_t, setrlimit, sockaddr,
+    sockaddr_in, sockaddr_in6, sockaddr_storage, timespec,
 )
 from c1m.transport cimport (
-    NET_AGAIN, NET_LOST, NET_UNREADABLE, net_end, net_recv, net_send, net_sendfile, net_sendv, net_unacknowledged,
-    net_unread,
+    NET_LOST, NET_UNREADABLE, net_end, net_recv, net_send, net_sendfile, net_sendv, net_unacknowledged, net_unread,
 )
 
 cdef extern from *:
@@ -54,7 +53,7 @@ cdef enum:
     READY_NS = 4000000           # to the ready queue,
     EXPIRED_NS = 4000000         # to deadlines that have passed,
     SHUTDOWN_NS = 4000000        # to telling connections of a shutdown,
-    FLUSH_NS = 1000000           # and to the flush queue: what is published to many is the longest work of all
+    FLUSH_NS = 250000            # and to the flush queue: what is published to many is the longest work of all
     CLOCK_EVERY = 8              # connections between two looks at the clock in such a stage
     MAX_RUNS = 256               # segments in one sendmsg
     ITERATION_SENDS = 16 << 20   # bytes of queued output in an iteration, shared by the connections dispatched in it:
@@ -93,6 +92,16 @@ cdef bint entry_watch(Reactor *r, int fd, uint8_t protocol, uint32_t events) noe
     if protocol == LISTENER:
         r.listeners_top = max(r.listeners_top, fd)
     return True
+
+
+cdef void signals_unwatch(Reactor *r) noexcept nogil:
+    """Watches the socket of signals no longer; it is about to be closed by whoever opened it."""
+    cdef int fd
+    for fd in range(r.top + 1):
+        if r.table[fd].protocol == SIGNALS:
+            r.table[fd].protocol = FREE
+            r.table[fd].generation += 1
+            epoll_ctl(r.epoll, EPOLL_CTL_DEL, fd, NULL)
 
 
 cdef int reactor_watch(Reactor *r, int fd, uint8_t protocol) noexcept nogil:
@@ -145,6 +154,7 @@ cdef void conn_close(Reactor *r, Conn *c) noexcept nogil:
         c.flags |= CLOSED
         r.closing[r.closing_n] = fd_of(r, c)
         r.closing_n += 1
+        nudge(r)
 
 
 cdef void conn_finish(Reactor *r, Conn *c, bint linger) noexcept nogil:
@@ -161,6 +171,8 @@ cdef void reclaim(Reactor *r) noexcept nogil:
     while i < r.closing_n:
         c = &r.table[r.closing[i]]
         protocol_of(r, c).closed(protocol_of(r, c).owner, c)
+        if r.forked:
+            return               # by `closed`, and this is the child: reactor_forget has closed everything
         deadline_unlink(r, c)
         block_unref(c.input)
         queue_free(r, c)
@@ -194,10 +206,10 @@ cdef inline int conn_accept(Reactor *r, int listener) noexcept nogil:
 
 
 cdef void listener_ready(Reactor *r, int listener) noexcept nogil:
-    cdef int i, fd
+    cdef int fd, _
     if r.full:
         return                   # found out earlier in this batch
-    for i in range(ACCEPTS):
+    for _ in range(ACCEPTS):
         fd = conn_accept(r, listener)
         if fd >= 0:
             conn_open(r, fd)
@@ -346,7 +358,7 @@ cdef inline ssize_t conn_sent(Reactor *r, Conn *c, ssize_t sent) noexcept nogil:
 
 
 cdef uint8_t *conn_reserve(Reactor *r, Conn *c, size_t n) noexcept nogil:
-    """Where to write up to n bytes, at most WRITE_BUFFER, for the current connection; conn_commit then says how many."""
+    """Where to write up to n bytes, at most WRITE_BUFFER, for the current connection; conn_commit says how many."""
     if r.write_n + n > WRITE_BUFFER:
         conn_flush(r, c, True)
     return r.write_buffer + r.write_n
@@ -410,8 +422,8 @@ cdef void conn_send(Reactor *r, Conn *c, Block *block, int64_t at, size_t n) noe
 
 
 cdef void conn_enqueue(Reactor *r, Conn *c, Block *block, int64_t at, size_t n, uint32_t tag) noexcept nogil:
-    """Like conn_send, for any connection at any time on the reactor's thread: what is enqueued in an iteration is sent at
-    its end, all together."""
+    """Like conn_send, for any connection at any time on the reactor's thread: what is enqueued in an iteration is sent
+    at its end, all together."""
     if conn_ending(c) or n == 0:
         return
     if r.current == c:
@@ -425,11 +437,7 @@ cdef void conn_enqueue(Reactor *r, Conn *c, Block *block, int64_t at, size_t n, 
 
 
 cdef void conn_try_flush(Reactor *r, Conn *c) noexcept nogil:
-    """Sends now what was enqueued in this iteration, unless the client is known to be slow.
-
-    If this empties the queue, the caller must enqueue something more: flush_run skips connections without output, and
-    would leave them READ_PAUSED.
-    """
+    """Sends now what was enqueued in this iteration, unless the client is known to be slow."""
     if c.output != NULL and not c.flags & (WRITE_BLOCKED | CLOSED):
         queue_send(r, c)
 
@@ -439,14 +447,18 @@ cdef void flush_run(Reactor *r) noexcept nogil:
     cdef uint32_t i = 0, n = r.flush.count
     cdef int64_t until = nanoseconds() + FLUSH_NS if n > CLOCK_EVERY else 0
     cdef Conn *c
+    cdef bint notify
     while i < n and (i & (CLOCK_EVERY - 1) or i == 0 or nanoseconds() < until):
         c = &r.table[fds_take(&r.flush)]
         i += 1
         if i + 2 < n:
             prefetch(&r.table[r.flush.fds[r.flush.head + 1 & r.flush.mask]])
         c.flags &= ~UNFLUSHED
-        if (c.protocol < FIRST_PROTOCOL or c.flags & CLOSED or c.output == NULL or
-                not drained(r, c, c.flags & (WRITE_BLOCKED | NOTIFY_DRAIN) != 0)):
+        if c.protocol < FIRST_PROTOCOL or c.flags & CLOSED:
+            continue
+        # A response to a request is always waited for; other output only where it was blocked.
+        notify = c.flags & (WRITE_BLOCKED | NOTIFY_DRAIN) != 0 or not protocol_of(r, c).reads_while_writing
+        if c.output != NULL and not drained(r, c, notify):
             continue
         if c.flags & FINISHING:
             conn_settle(r, c)
@@ -550,7 +562,7 @@ cdef void queue_send(Reactor *r, Conn *c) noexcept nogil:
     cdef int n
     while q.first != NULL and share:
         segment = q.first
-        segment.begun = True     # whatever becomes of the attempt: a transport may have to be given the same bytes again
+        segment.begun = True     # whatever comes of the attempt: a transport may have to be given the same bytes again
         if segment.block.fd >= 0:
             asked = 0            # a short count says nothing of the kernel's buffer
             sent = net_sendfile(fd_of(r, c), segment.block.fd, segment.at, min(segment.left, share))
@@ -612,8 +624,8 @@ cdef void queue_consume(SendQueue *q, size_t n) noexcept nogil:
 
 
 cdef bint client_reads(Reactor *r, Conn *c) noexcept nogil:
-    """Whether the client has taken something since we last looked. EPOLLOUT does not say: a third of the kernel's buffer
-    has to be free for that."""
+    """Whether the client has taken something since we last looked. EPOLLOUT does not say: a third of the kernel's
+    buffer has to be free for that."""
     cdef int before = c.output.unacknowledged
     c.output.unacknowledged = net_unacknowledged(fd_of(r, c))
     return c.output.unacknowledged < before
@@ -809,7 +821,7 @@ cdef int poll_timeout(Reactor *r) noexcept nogil:
     cdef int64_t wait = -1
     cdef int32_t ticks, soonest = NEVER
     cdef int i
-    if r.ready.count or r.flush.count or (r.shutting_down and r.shutdown_fd <= r.top):
+    if r.ready.count or r.flush.count or r.closing_n or (r.shutting_down and r.shutdown_fd <= r.top):
         return 0
     for i in range(1, r.timeouts_n):
         if r.timeouts[i].first >= 0:
@@ -858,8 +870,7 @@ cdef void reactor_iterate(Reactor *r, int wait_ms) noexcept nogil:
             event_ready(r, &r.events[i])
     for i in range(later):
         event_ready(r, &r.events[r.batched[i]])
-    if later:
-        r.on.release(r.on.app)
+    r.on.release(r.on.app)
     if r.ready.count:
         ready_run(r)
         r.on.release(r.on.app)
@@ -916,7 +927,7 @@ cdef inline void conn_ready(Reactor *r, Conn *c, uint32_t events) noexcept nogil
 cdef void ready_run(Reactor *r) noexcept nogil:
     """Dispatches what earlier iterations put off, for a while; what is put off once more goes behind the others.
 
-    A dispatch may take long although it sends little: what goes to a client with a tiny window the kernel cuts to pieces.
+    A dispatch may take long although it sends little: what goes to a client with a tiny window the kernel cuts up.
     """
     cdef uint32_t i = 0, n = r.ready.count
     cdef int64_t until = nanoseconds() + READY_NS if n > 1 else 0
@@ -952,6 +963,7 @@ cdef void woken(Reactor *r) noexcept nogil:
     cdef bint done
     c_read(r.waker, &count, sizeof(count))
     asked = r.asked              # before on.woken, so that whatever was wanted earlier comes first
+    r.on.release(r.on.app)
     done = r.on.woken(r.on.app)
     if not done:
         reactor_wake(r)
@@ -966,7 +978,7 @@ cdef void woken(Reactor *r) noexcept nogil:
 
 
 cdef void shutdown_run(Reactor *r) noexcept nogil:
-    """Tells connections that the server is about to stop, for a while; none has come since the listeners were closed."""
+    """Tells connections that the server is about to stop, for a while. None comes once the listeners are closed."""
     cdef int n = 0
     cdef int64_t until = nanoseconds() + SHUTDOWN_NS
     cdef Conn *c
@@ -1014,7 +1026,7 @@ cdef void reactor_wake(Reactor *r) noexcept nogil:
 
 
 cdef void reactor_alarm(Reactor *r, uint8_t timeout) noexcept nogil:
-    """Calls on.alarm once, that timeout class's duration from now. There is one alarm: the deadline of the waker's entry."""
+    """Calls on.alarm once, that timeout class's duration from now. There is one: the deadline of the waker's entry."""
     deadline_set(r, &r.table[r.waker], timeout)
 
 
@@ -1042,10 +1054,11 @@ cdef void reactor_forget(Reactor *r) noexcept nogil:
     cdef int fd, i
     for fd in range(r.top + 1):
         if r.table[fd].protocol != FREE:
+            if r.table[fd].protocol != SIGNALS:
+                close(fd)        # that one is Python's to close
             r.table[fd].protocol = FREE
             r.table[fd].generation += 1
             r.table[fd].flags |= CLOSED
-            close(fd)
     close(r.epoll)
     r.epoll = r.waker = -1
     r.forked = True

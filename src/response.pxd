@@ -1,6 +1,7 @@
 """HTTP responses: heads out, and what is noted of each. See response.pyx."""
 
 from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.string cimport memset
 
 from c1m.accesslog cimport Log
 from c1m.buf cimport Slice
@@ -37,8 +38,7 @@ cdef const char *response_reason(int status) noexcept nogil
 cdef uint8_t *response_head(uint8_t *to, int status, const uint8_t *date) noexcept nogil
 cdef uint8_t *response_validators(uint8_t *to, int64_t mtime, Slice etag) noexcept nogil
 cdef uint8_t *response_length(uint8_t *to, uint64_t n) noexcept nogil
-cdef const uint8_t *response_date(Responder *out) noexcept nogil
-cdef void exchange_begin(Exchange *x, Responder *out, Conn *c, const HttpRequest *request) noexcept nogil
+cdef void date_renew(Responder *out) noexcept nogil
 cdef uint8_t *head_begin(Exchange *x, int status, size_t more) noexcept nogil
 cdef void respond_status(Exchange *x, int status, const char *fields) noexcept nogil
 cdef void respond_failure(Exchange *x, int status) noexcept nogil
@@ -49,6 +49,18 @@ cdef uint8_t *put_text_body(Exchange *x, uint8_t *to, int status) noexcept nogil
 cdef void exchange_log(Exchange *x) noexcept nogil
 cdef void exchange_done(Responder *out, Conn *c) noexcept nogil
 
+
+cdef inline const uint8_t *response_date(Responder *out) noexcept nogil:
+    """The DATE_SIZE bytes of the date as it is now."""
+    if out.date_s != out.r.unix_s:
+        date_renew(out)
+    return out.date
+
+cdef inline void exchange_begin(Exchange *x, Responder *out, Conn *c, const HttpRequest *request) noexcept nogil:
+    """A request came; it is counted."""
+    memset(x, 0, sizeof(Exchange))
+    x.out, x.c, x.request = out, c, request
+    out.requests += 1
 
 cdef inline uint8_t *put_length(Exchange *x, uint8_t *to, int64_t n) noexcept nogil:
     """Content-Length and the head's end."""

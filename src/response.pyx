@@ -3,18 +3,18 @@
 Owns: status lines and the fields that every response may have, the date, the counters by status, the access log's part.
 Refuses to know: files, WebSockets, Python.
 
-A response is begun by head_begin, or by head_count and a conn_reserve of one's own, ended by head_end, and its body goes
-by conn_send or the write buffer. exchange_log then writes the log's line, or keeps it as the connection's session until
-the body has been sent: exchange_done writes it.
+A response is begun by head_begin, or by head_count and a conn_reserve of one's own, and ended by head_end; its body
+goes by conn_send or the write buffer. exchange_log then writes the log's line, or keeps it as the connection's session
+until the body has been sent: exchange_done writes it.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport free
-from libc.string cimport memset, strlen
+from libc.string cimport strlen
 
 from c1m.accesslog cimport Line, line_copy, log_line, log_write
 from c1m.buf cimport Slice, put, put_number, put_text
-from c1m.http cimport ASKS_KEEP_ALIVE, HEAD, HttpRequest
+from c1m.http cimport ASKS_KEEP_ALIVE, HEAD
 from c1m.reactor cimport CLOSED, MAX_PEER_TEXT, Conn, conn_finish, conn_peer, conn_reserve, conn_unsent
 from c1m.semantics cimport DATE_SIZE, http_date
 
@@ -85,7 +85,8 @@ cdef uint8_t *response_head(uint8_t *to, int status, const uint8_t *date) noexce
 
 
 cdef inline uint8_t *response_connection(uint8_t *to, const HttpRequest *r, bint keep) noexcept nogil:
-    """Connection, where it has to be said: HTTP/1.1 keeps by default, 1.0 does not, and who asks is told."""
+    """Connection, where it has to be said: HTTP/1.1 keeps by default, 1.0 does not, but some that ask for it do
+    not know."""
     if not keep:
         return put_text(to, b"Connection: close\r\n")
     return put_text(to, b"Connection: keep-alive\r\n") if r.minor == 0 or r.head.options & ASKS_KEEP_ALIVE else to
@@ -106,26 +107,16 @@ cdef uint8_t *response_length(uint8_t *to, uint64_t n) noexcept nogil:
     return put_text(put_number(put_text(to, b"Content-Length: "), n), b"\r\n\r\n")
 
 
-cdef const uint8_t *response_date(Responder *out) noexcept nogil:
-    """The DATE_SIZE bytes of the date as it is now."""
-    if out.date_s != out.r.unix_s:
-        out.date_s = out.r.unix_s
-        http_date(out.date_s, out.date)
-    return out.date
+cdef void date_renew(Responder *out) noexcept nogil:
+    out.date_s = out.r.unix_s
+    http_date(out.date_s, out.date)
 
 
 # ---- an exchange ----
 
-cdef void exchange_begin(Exchange *x, Responder *out, Conn *c, const HttpRequest *request) noexcept nogil:
-    """A request came; it is counted."""
-    memset(x, 0, sizeof(Exchange))
-    x.out, x.c, x.request = out, c, request
-    out.requests += 1
-
-
 cdef uint8_t *head_begin(Exchange *x, int status, size_t more) noexcept nogil:
-    """Begins a head and counts the response; returns where its fields go. There is capacity for those that the mount adds,
-    and `more` bytes."""
+    """Begins a head and counts the response; returns where its fields go. There is capacity for those that the mount
+    adds, and `more` bytes."""
     cdef uint8_t *to = conn_reserve(x.out.r, x.c, MAX_HEAD + x.own_fields + more)
     to = response_head(to, status, response_date(x.out))
     head_count(x, status)
@@ -186,7 +177,7 @@ cdef void respond_failure(Exchange *x, int status) noexcept nogil:
 # ---- the access log ----
 
 cdef void exchange_log(Exchange *x) noexcept nogil:
-    """Logs a response, where there is a log; one whose body the client does not take at once, when it was sent or the connection ends."""
+    """Logs a response; one whose body the client does not take at once, when it was sent or the connection ends."""
     cdef char[MAX_PEER_TEXT] peer
     cdef Line line
     cdef int64_t unsent = 0

@@ -48,3 +48,8 @@ class Root:
     def _mount(self, site: Site, host: str, prefix: str) -> None:
         options: dict[str, Any] = vars(self)["_exported"]
         site.mount(host.encode(), prefix.encode(), **options)
+
+
+def made_root(given: _Path | Root, name: str) -> Root:
+    """The root that was given, or one of the directory that was: errors begin with the name."""
+    return given if isinstance(given, Root) else Root(RootOptions.options["path"].kind.check(name, given))

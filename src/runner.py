@@ -79,8 +79,8 @@ class Runner:
         self._iterate()
 
     async def finish(self) -> None:
-        """Returns when the server has stopped, and every handler's coroutines have ended or had their time. Raises OSError
-        if epoll has failed."""
+        """Returns when the server has stopped, and every handler's coroutines have ended or had their time. Raises
+        OSError if epoll has failed."""
         by = self._loop.time() + self._grace
         try:
             await asyncio.wait([self._stopped])

@@ -184,11 +184,13 @@ cdef uint32_t http_codings(const HttpRequest *r) noexcept nogil:
         return 0
     rest = value_of(r, ACCEPT_ENCODING)
     if not twice(r, ACCEPT_ENCODING):
-        # What browsers send: there is nothing to weigh.
+        # What browsers send, the last where the connection is not secure: there is nothing to weigh.
         if rest.n == 23 and memcmp(rest.at, b"gzip, deflate, br, zstd", 23) == 0:
             return <uint32_t>ZSTD | <uint32_t>BROTLI << 2 | <uint32_t>GZIP << 4
         if rest.n == 17 and memcmp(rest.at, b"gzip, deflate, br", 17) == 0:
             return <uint32_t>BROTLI | <uint32_t>GZIP << 2
+        if rest.n == 13 and memcmp(rest.at, b"gzip, deflate", 13) == 0:
+            return <uint32_t>GZIP
     for i in range(<int>CODINGS):
         q[i] = -1
     for i in range(r.head.count):

@@ -15,22 +15,25 @@ import socket
 import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from types import FrameType
 from typing import Any, TypeVar
 
 from c1m.handlers import has_coroutines, methods_of
 from c1m.kinds import MediaTypes
-from c1m.listeners import opened
+from c1m.listeners import addresses, check_free, opened
 from c1m.listing import Listings
 from c1m.logwriter import LogWriter
 from c1m.mediatypes import TYPES
-from c1m.options import RouteOptions, ServerOptions, checked_route
-from c1m.root import Root
+from c1m.options import MAX_MEDIA_TYPES, RouteOptions, ServerOptions, checked_durations, checked_route
+from c1m.root import Root, made_root
 from c1m.runner import Runner
 from c1m.site import Site
 from c1m.websocket import Handler
 
 __all__ = ["Server"]
+
+MAX_SYSTEM_TYPES = 2048          # media types taken from the system's files, so that c1m.files has room for others
 
 _H = TypeVar("_H")
 _Path = str | os.PathLike[str]
@@ -74,6 +77,7 @@ class Server:
         *,
         host: str | Iterable[str] = "127.0.0.1",
         unix: _Path | Iterable[_Path] = (),
+        unix_mode: int | None = None,
         head_timeout: float = 10.0,
         keep_alive_timeout: float = 75.0,
         write_timeout: float = 60.0,
@@ -85,9 +89,10 @@ class Server:
         access_log_format: str = "combined",
     ) -> None:
         self._options = ServerOptions(locals())
+        places = list(root) if isinstance(root, Mapping) else []
         self._roots = [
-            (host, prefix, given if isinstance(given, Root) else Root(given))
-            for host, prefix, given in self._options.root or ()
+            (host, prefix, made_root(given, f"root: {places[i]!r}" if len(places) > 1 else "root"))
+            for i, (host, prefix, given) in enumerate(self._options.root or ())
         ]
         self._log: LogWriter | None = None
         self._routes: dict[str, dict[str, Any]] = {}
@@ -151,6 +156,7 @@ class Server:
         self._check_stopped("add a route to")
         path = checked_route(path, self._routes)
         route: dict[str, Any] = {"handler": None, "options": RouteOptions(locals()).export()}
+        checked_durations(route["options"], [each["options"] for each in self._routes.values()])
         if handler is not None:
             route["handler"] = methods_of(handler)
         self._routes[path] = route
@@ -168,7 +174,7 @@ class Server:
         """Sends a message to every WebSocket that is subscribed to a topic. May be called from any thread; one that
         publishes faster than the server can send is slowed down.
 
-        Raises RuntimeError if the server does not run, TypeError for what is no message.
+        Raises RuntimeError if the server does not run, or not in this process; TypeError for what is no message.
         """
         self._running_site().publish(topic, message)
 
@@ -190,7 +196,8 @@ class Server:
         self._check_stopped("start")
         site = self._made()
         with contextlib.ExitStack() as undo:
-            listeners, ports = opened(undo, self._options.host, self._options.ports, self._options.unix)
+            options = self._options
+            listeners, ports = opened(undo, options.host, options.ports, options.unix, options.unix_mode)
             for listener in listeners:
                 site.listen(listener.fileno())
                 listener.detach()
@@ -225,8 +232,8 @@ class Server:
             self._site.shutdown(self._grace_ms)
 
     def reopen_log(self) -> None:
-        """Opens the access log's file anew, for whoever has renamed it, within a quarter of a second. If that fails the
-        old one stays in use. May be called from any thread and from signal handlers, and when there is no log.
+        """Opens the access log's file anew, as after a rename (logrotate), within a quarter of a second. If that fails
+        the old one stays in use. May be called from any thread and from signal handlers, and when there is no log.
         """
         log = self._log
         if log is not None:
@@ -274,12 +281,13 @@ class Server:
 
     def _made(self) -> Site:
         """A site with all that was configured, and no listeners yet."""
-        types = {ext[1:]: kind for ext, kind in mimetypes.MimeTypes().types_map[True].items()} | TYPES
+        systems = mimetypes.MimeTypes().types_map[True].items()
+        types = {extension[1:]: kind for extension, kind in islice(systems, MAX_SYSTEM_TYPES)} | TYPES
         site = Site(
             **self._options.export(
                 "head_timeout", "keep_alive_timeout", "write_timeout", "cache_files", "cache_bytes"
             ),
-            mime_types=MediaTypes().export(types | (self._options.mime_types or {})),
+            mime_types=MediaTypes(MAX_MEDIA_TYPES).export(types | (self._options.mime_types or {})),
             listing=Listings().page,
         )
         for host, prefix, root in self._roots:
@@ -294,22 +302,47 @@ class Server:
             site.route(path.encode(), handler, **route["options"])
         return site
 
-    def _check_stopped(self, verb: str) -> None:
-        if self._listening:
-            raise RuntimeError(f"cannot {verb} a server that is listening already")
+    def _check(self) -> None:
+        """What listen() would do, as far as that can be known without it. Raises OSError and ValueError like it."""
+        for host in self._options.host:
+            addresses(host, 0)
+        for path in self._options.unix:
+            _check_writable("unix", os.path.dirname(path) or ".")
+            try:
+                check_free(path)
+            except OSError as error:
+                raise OSError(error.errno, f"unix: {error.strerror}", path) from None
+        log = self._options.access_log
+        if log is not None and log != "-":
+            _check_writable("access_log", log if os.path.exists(log) else os.path.dirname(log) or ".")
+        self._made()
 
-    def _running_site(self) -> Site:
-        ended = self._thread is not None and not self._thread.is_alive()
-        if self._site is None or not self._running or ended:
-            raise RuntimeError("this server is not running")
-        return self._site
+    def _has_coroutines(self) -> bool:
+        return any(has_coroutines(route["handler"] or {}) for route in self._routes.values())
 
-    def _start(self, coroutines: bool = False) -> Site:
+    def _check_process(self) -> None:
         if self._listening and self._owner != os.getpid():
             raise RuntimeError(
                 f"this server listens in process {self._owner}, of which this one is a fork: call listen() and run() in"
                 " the same process; after os.fork(), make a Server in each"
             )
+
+    def _check_stopped(self, verb: str) -> None:
+        self._check_process()
+        if self._listening:
+            raise RuntimeError(f"cannot {verb} a server that is listening already")
+
+    def _running_site(self) -> Site:
+        self._check_process()
+        ended = self._thread is not None and not self._thread.is_alive()
+        if self._site is None or not self._running or ended:
+            raise RuntimeError(
+                "this server is not running: publish while run(), `with server` or `async with server` serves"
+            )
+        return self._site
+
+    def _start(self, coroutines: bool = False) -> Site:
+        self._check_process()
         if self._running:
             raise RuntimeError("this server is running already")
         if not coroutines:
@@ -376,6 +409,12 @@ def _serve(site: Site) -> None:
         site.run()
     except (KeyboardInterrupt, SystemExit):
         logging.getLogger("c1m").exception("a handler ended the server")
+
+
+def _check_writable(name: str, path: str) -> None:
+    if not os.access(path, os.W_OK):
+        error = errno.EACCES if os.path.exists(path) else errno.ENOENT
+        raise OSError(error, f"{name}: {os.strerror(error)}", path)
 
 
 def _log_writer(site: Site, path: str, as_json: bool) -> LogWriter:

@@ -75,10 +75,10 @@ cdef class Site(Application):
     """Document roots and WebSocket routes on a reactor.
 
     write_timeout_ms, head_timeout_ms, keep_alive_timeout_ms: how long, in milliseconds, queued output may wait for the
-    client, a request may take to come whole, a connection may idle between requests. cache_files, cache_bytes: bounds of
-    the cache. mime_types: media types by extension without its dot, as bytes, each with whether a charset is
-    said of it. listing: makes the page that lists a directory, as c1m.listing.Listings.page does. Raises MemoryError,
-    OSError, ValueError.
+    client, a request may take to come whole, a connection may idle between requests. cache_files, cache_bytes: bounds
+    of the cache. mime_types: media types by extension without its dot, as bytes, each with whether a charset is said of
+    it. listing: makes the page that lists a directory, as c1m.listing.Listings.page does.
+    Raises MemoryError, OSError, ValueError.
     """
 
     def __cinit__(self, *, int64_t write_timeout_ms, head_timeout_ms, keep_alive_timeout_ms, int cache_files,

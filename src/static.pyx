@@ -3,7 +3,7 @@
 Owns: the choice among a root's files, and every status and field of a response with a file.
 Refuses to know: WebSockets, Python, what a request's bytes looked like.
 
-mount_find says who may read the response, whatever its status, so it comes before any is written.
+mount_find says which origin may read the response, whatever its status, so it comes before any is written.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t
@@ -30,7 +30,7 @@ from c1m.semantics cimport (
 )
 
 cdef enum:
-    MAX_COPY = 4096              # bytes of a cached file that are copied behind their head; more are sent from where they lie
+    MAX_COPY = 4096              # bytes of a cached file that are copied behind its head; more are sent from the cache
     MAX_PART_HEAD = 512          # bytes before each part of a multipart response
     MAX_CONTENT_RANGE = 64       # bytes of that field in a 416
     CONDITIONS = (1 << <int>IF_MATCH | 1 << <int>IF_NONE_MATCH | 1 << <int>IF_MODIFIED_SINCE |
@@ -57,7 +57,7 @@ cdef bint mount_before(const Mount *a, const Mount *b) noexcept nogil:
 
 
 cdef const Mount *mount_find(const Static *s, Exchange *x) noexcept nogil:
-    """The mount that the request's path is below, or NULL. Notes in the exchange who may read the response."""
+    """The mount that the request's path is below, or NULL. Notes in the exchange which origin may read the response."""
     cdef const Mount *m
     cdef Slice path = x.path
     cdef int i
@@ -92,7 +92,7 @@ cdef void origin_find(const Mount *m, Exchange *x) noexcept nogil:
 
 
 cdef bint host_is(Slice host, Slice lower) noexcept nogil:
-    """Whether a Host field's value names that host, whatever its port, and with or without the dot that ends a whole name."""
+    """Whether a Host field's value names that host, whatever its port, with or without the dot that ends a name."""
     cdef size_t i, end = lower.n
     cdef uint8_t c
     if host.n < lower.n:
@@ -193,7 +193,7 @@ cdef void respond_unreadable(Static *s, Exchange *x) noexcept nogil:
 
 
 cdef bint names_file(Slice path) noexcept nogil:
-    """Whether a path's last name has a dot in it, as an asset's name does and a place in a single-page application's does not."""
+    """Whether a path's last name has a dot in it: an asset's has, a place in a single-page application has not."""
     cdef Slice name = last_name(path)
     return memchr(name.at, c'.', name.n) != NULL
 
@@ -342,13 +342,15 @@ cdef inline uint8_t *put_content_range(uint8_t *to, ByteRange range, int64_t siz
     return put_text(put_number(put_text(to, b"/"), size), b"\r\n")
 
 
-cdef uint8_t *put_file_fields(Static *s, const Exchange *x, const Mount *m, uint8_t *to, const File *file) noexcept nogil:
+cdef uint8_t *put_file_fields(
+    Static *s, const Exchange *x, const Mount *m, uint8_t *to, const File *file
+) noexcept nogil:
     """What is said of a file in a 200, 206 and 304 alike, but for its type and length."""
     cdef int i
     if file.coding:
         to = put_text(to, b"Content-Encoding: ")
         to = put_text(to, b"gzip\r\n" if file.coding == GZIP else b"br\r\n" if file.coding == BROTLI else b"zstd\r\n")
-    if m.sidecars:               # even where none are: they may come, and no response may hang on what others have asked for
+    if m.sidecars:               # even where there are none: they may come, and this head is kept
         to = put_text(to, b"Vary: Accept-Encoding\r\n")
     # A file may be of tomorrow, a response may not say so (RFC 9110 section 8.8.2.1).
     to = put_text(response_validators(to, min(file.modified, x.out.r.unix_s), file.etag), b"Accept-Ranges: bytes\r\n")
@@ -361,7 +363,7 @@ cdef uint8_t *put_file_fields(Static *s, const Exchange *x, const Mount *m, uint
 
 
 cdef bint matches(const char *pattern, const File *file, Slice index) noexcept nogil:
-    """Whether a file's path below its root fits a pattern: as a whole if the pattern begins with a slash, else its last name."""
+    """Whether a file's path below its root fits a pattern: the whole, if that begins with a slash, or its last name."""
     cdef char[MAX_PATH + MAX_NAME + 1] path
     cdef char *name = path
     cdef uint8_t *end = put(<uint8_t *>path, file.path, file.path_n)

@@ -1,4 +1,4 @@
-"""Topics: who is subscribed to what.
+"""Topics: which subscriber is subscribed to what.
 
 Owns: the members of each topic and the topics of each subscriber, two arrays that point at each other by index, so
 that leaving a topic takes the same time however many members it has. Subscribing and unsubscribing scan the

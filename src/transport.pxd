@@ -31,7 +31,7 @@ cdef inline ssize_t net_recv(int fd, void *to, size_t n) noexcept nogil:
 
 
 cdef inline ssize_t net_send(int fd, const void *bytes, size_t n, bint more) noexcept nogil:
-    """Bytes taken of n > 0, NET_AGAIN or NET_LOST. Fewer than n: the kernel's buffer is full. more: others follow at once."""
+    """Bytes taken of n > 0, NET_AGAIN or NET_LOST. Fewer than n: the kernel's buffer is full. more: others follow."""
     return net_result(send(fd, bytes, n, MSG_NOSIGNAL | (MSG_MORE if more else 0)))
 
 
@@ -44,8 +44,8 @@ cdef inline ssize_t net_sendv(int fd, iovec *runs, int n, bint more) noexcept no
 
 
 cdef inline ssize_t net_sendfile(int fd, int file, int64_t at, size_t n) noexcept nogil:
-    """The same of n bytes of a file, or NET_UNREADABLE; 0 where the file has become shorter. Fewer than n says nothing
-    of the kernel's buffer."""
+    """The same of n bytes of a file, or NET_UNREADABLE; 0 where it has become shorter. Fewer than n says nothing of the
+    buffer."""
     cdef ssize_t sent = sendfile(fd, file, &at, n)
     return net_result(sent) if sent >= 0 or errno == EAGAIN or errno == EINTR else net_copy(fd, file, at, n)
 

@@ -35,7 +35,7 @@ cdef class Handler:
     cdef uint8_t paused_by       # PausedBy
     cdef uint32_t pause_serial   # see wsconn_pause
     cdef bint queued             # some of them are coroutine functions
-    cdef public object spawn     # (ws, function, arguments): calls what may be a coroutine function; None outside asyncio
+    cdef public object spawn     # (ws, function, arguments): calls a coroutine function; None outside asyncio
     cdef public object waiter    # makes a future for send() to return; likewise
 
 
@@ -61,6 +61,7 @@ cdef class WebSocket:
     cdef object waiters          # futures that sends have returned and someone awaits: a WeakSet, or None
     cdef Conn *conn(self) except NULL
     cdef Conn *conn_if_open(self) noexcept
+    cdef bint is_gone(self) noexcept
     cdef check_open(self)
     cdef bint send_now(self, message) except -1
     cdef subscription(self, bint wanted, topic)

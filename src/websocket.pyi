@@ -1,6 +1,5 @@
 import asyncio
-import os
-from collections.abc import Awaitable, Callable, Generator, Iterable
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
 from c1m.handlers import Reject

@@ -10,7 +10,6 @@ both. What C has of a WebSocket is borrowed from there.
 import logging
 from weakref import WeakSet
 
-cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -20,7 +19,8 @@ from c1m.handlers import Closed
 from c1m.loop cimport Loop
 from c1m.mailbox cimport Command, command_t, mailbox_add, mailbox_full, mailbox_wait
 from c1m.pubsub cimport (
-    hub_count, hub_deliver, hub_subscribe, hub_topic, hub_unsubscribe, name_of, run_publish, run_subscribe, run_unsubscribe,
+    hub_count, hub_deliver, hub_subscribe, hub_topic, hub_unsubscribe, name_of, run_publish, run_subscribe,
+    run_unsubscribe,
 )
 from c1m.reactor cimport (
     NOTIFY_DRAIN, WRITE_BUFFER, Conn, conn_of, conn_queued, conn_unsent, reactor_is_here,
@@ -34,8 +34,7 @@ from c1m.wsconn cimport (
 )
 
 cdef enum:
-    FEW = 64                     # subscribers that a message is delivered to without letting go of the GIL: beside a busy
-                                 # thread it would take longer to get it back
+    FEW = 64                     # subscribers, for whom the GIL is kept: beside a busy thread to get it back takes long
 
 cdef enum PausedBy:
     PAUSED_BY_HANDLER = 1
@@ -59,7 +58,7 @@ cdef Block *topic_new(topic) except NULL:
 
 
 cdef Block *block_of(message, uint8_t *opcode) except NULL:
-    """A block of message_new that holds a str or any bytes-like object. opcode: 0 for text or binary, as the object has it."""
+    """A block of message_new that holds a str or any bytes-like object. opcode: 0 for text or binary, as that is."""
     cdef Py_buffer view
     cdef Py_ssize_t n
     cdef const char *text
@@ -215,7 +214,7 @@ cdef class Request:
 
 
 cdef class Handler:
-    """The methods of a handler, each None or called as Server.websocket has it; queued: some are coroutine functions."""
+    """The methods of a handler, None or called as Server.websocket has it. queued: some are coroutine functions."""
 
     def __init__(self, *, on_upgrade=None, on_open=None, on_message=None, on_drain=None, on_close=None,
                  bint queued=False):
@@ -234,7 +233,6 @@ cdef class Sent:
 cdef Sent SENT = Sent()
 
 
-@cython.no_gc_clear              # its methods find the application for as long as anyone can call them
 cdef class WebSocket:
     """A client's WebSocket, as handlers get it. send, ping, close, publish and the rest may be called from any thread.
 
@@ -257,15 +255,15 @@ cdef class WebSocket:
 
         Returns an awaitable that is done when at most half of max_send_queue waits for the client to read it; only
         coroutines need to await it. From another thread it is done at once: there send() itself slows the caller down
-        when the server can't keep up, and buffered tells how much waits. Raises Closed, TypeError for what is no message,
-        UnicodeEncodeError for a str with lone surrogates.
+        when the server can't keep up, and buffered tells how much waits. Raises Closed, TypeError for what is no
+        message, UnicodeEncodeError for a str with lone surrogates.
         """
         cdef uint8_t opcode = 0
         cdef Block *block
         cdef Message one
         cdef Conn *c
+        self.check_open()
         if not reactor_is_here(&self.app.r):
-            self.check_open()
             block = block_of(message, &opcode)
             self.app.ask(run_send, &self.app.ws, self.handle, NULL, block, opcode)
             return SENT
@@ -322,8 +320,9 @@ cdef class WebSocket:
         if not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
             raise ValueError(f"code: {code} is not a close code that may be sent (RFC 6455 section 7.4)")
         if len(text) > WS_MAX_CONTROL - 2:
-            raise ValueError(f"reason: {len(text)} bytes are more than the {WS_MAX_CONTROL - 2} that a close frame holds")
-        if self.handle == 0:
+            raise ValueError(
+                f"reason: {len(text)} bytes are more than the {WS_MAX_CONTROL - 2} that a close frame holds")
+        if self.is_gone():
             return
         if text:
             block = block_copy(<const uint8_t *>text, len(text))
@@ -410,13 +409,17 @@ cdef class WebSocket:
 
     # -- underneath --
 
+    cdef bint is_gone(self) noexcept:
+        """Whether the connection has gone, or the garbage collector has begun to take the server apart."""
+        return self.handle == 0 or self.app is None
+
     cdef check_open(self):
-        if self.handle == 0:
+        if self.is_gone():
             raise Closed("this WebSocket is closed")
 
     cdef Conn *conn_if_open(self) noexcept:
         """The connection, or NULL once it has gone."""
-        return conn_of(&self.app.r, self.handle) if self.handle else NULL
+        return NULL if self.is_gone() else conn_of(&self.app.r, self.handle)
 
     cdef Conn *conn(self) except NULL:
         """The connection, on the reactor's thread; Closed if nothing can be sent on it."""
@@ -469,11 +472,12 @@ cdef class WebSocket:
         cdef bint before = self.paused_by != 0
         cdef Conn *c
         self.paused_by = self.paused_by | by if paused else self.paused_by & ~<int>by
-        if before == (self.paused_by != 0) or self.handle == 0:
+        if before == (self.paused_by != 0) or self.is_gone():
             return
         self.pause_serial = self.pause_serial + 1 & 0x7fffffff
         if not reactor_is_here(&self.app.r):
-            self.app.ask(run_pause, &self.app.ws, self.handle, NULL, NULL, self.pause_serial << 1 | (self.paused_by != 0))
+            state = self.pause_serial << 1 | (self.paused_by != 0)
+            self.app.ask(run_pause, &self.app.ws, self.handle, NULL, NULL, state)
             return
         c = self.conn_if_open()
         if c != NULL:
@@ -483,6 +487,8 @@ cdef class WebSocket:
         """The handler raised: its connection closes with 1011, and no other. c: NULL once that has gone."""
         if isinstance(error, Closed) and (c == NULL or wsconn_closing(c)):
             return               # it need not know that its connection has ended: this tells it to end, too
+        if self.app is None:
+            return
         self.client_closed = False
         if c != NULL:
             wsconn_of(c).client_closed = False

@@ -29,7 +29,7 @@ cdef enum Compression:
     SHARED_COMPRESSION           # no context outlives a message, and no connection owns a stream
     DEDICATED_COMPRESSION
 
-cdef enum:                       # Segment.tag; 0 is for control frames, and for what was written in a dispatch of its own
+cdef enum:                       # Segment.tag; 0: control frames, and what a connection's own dispatch writes
     TAG_MESSAGE = 1
     TAG_TOPIC = 2                # and up: 2 + the topic's serial number
 
@@ -50,7 +50,7 @@ cdef struct WsConn:              # Conn.session. Of an echo: NULL but while a me
 
 cdef struct WsEvents:            # what a handler hears of a connection; `owner` is WsServer.owner
     void (*opened)(void *owner, Conn *c) noexcept nogil
-    void (*abandoned)(void *owner, void *object) noexcept nogil # it is not to open after all: frees the object
+    void (*abandoned)(void *owner, void *object) noexcept nogil  # it is not to open after all: frees the object
     void (*message)(void *owner, Conn *c, uint8_t opcode, const uint8_t *bytes, size_t n) noexcept nogil
     void (*queue_halved)(void *owner, Conn *c) noexcept nogil   # of a connection with NOTIFY_DRAIN
     void (*drained)(void *owner, Conn *c) noexcept nogil
@@ -59,7 +59,7 @@ cdef struct WsEvents:            # what a handler hears of a connection; `owner`
 cdef struct WsRoute:             # where WebSocket is spoken
     Slice path
     const WsEvents *on           # NULL: every message is sent back
-    void *handler                # the handler's, for whoever makes a WsConn.object
+    void *handler                # what makes a WsConn.object of this route's
     uint32_t max_message
     uint8_t ping_timeout         # silence before we ping
     uint8_t pong_timeout         # and after that, before we give up

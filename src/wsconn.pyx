@@ -1,8 +1,8 @@
 """A WebSocket connection: frames become messages, messages become frames.
 
-Owns: what a route allows, the messages that are being received, pings and pongs, the closing handshake, compression, and
-what becomes of messages for a slow reader.
-Refuses to know: HTTP, Python, topics, other threads.
+Owns: what a route allows, the messages that are being received, pings and pongs, the closing handshake, compression,
+and what becomes of messages for a slow reader.
+Refuses to know: HTTP, Python, what topics are, how other threads' commands come.
 
 A message that is kept lies in a block behind WS_MAX_HEADER bytes; its header ends where it begins (message_new,
 frame_at). The echo unmasks a whole message from the receive buffer straight into the write buffer.
@@ -65,9 +65,14 @@ cdef void ws_server_free(WsServer *w) noexcept nogil:
 cdef bint wsconn_open(WsServer *w, Conn *c, uint16_t route, const DeflateTerms *terms, void *object) noexcept nogil:
     """The opening handshake is done: the connection speaks WebSocket from here on.
 
-    terms: of compression, or NULL. object: of a route with a handler. False: memory is out, and the connection closes.
+    terms: of compression, or NULL. object: of a route with a handler. False: there is no memory, and the connection
+    closes, or it is not this process's any more.
     """
     cdef WsRoute *place = w.routes[route]
+    if w.r.forked:               # in the handshake, by the handler: the connection is the parent's
+        if object != NULL:
+            place.on.abandoned(w.owner, object)
+        return False
     c.session = NULL
     if object != NULL or (terms != NULL and place.compression == DEDICATED_COMPRESSION):
         c.session = wsconn_new(place, terms, object)
@@ -80,7 +85,7 @@ cdef bint wsconn_open(WsServer *w, Conn *c, uint16_t route, const DeflateTerms *
     c.route = route
     ws_start(parser_of(c), WS_SERVER | (WS_DEFLATE if terms != NULL else 0))
     parser_of(c).window_bits = 0 if terms == NULL else terms.server_bits
-    if place.when_slow != SLOW_CLOSE:
+    if place.on != NULL and place.when_slow != SLOW_CLOSE:
         c.flags |= NO_BACKPRESSURE      # its queue is bounded by dropping: to read on brings no more
     conn_deadline(w.r, c, place.ping_timeout)
     w.open += 1
@@ -231,8 +236,8 @@ cdef inline void deliver(WsServer *w, Conn *c, const WsRoute *route, const WsEve
 
 
 cdef Block *message_received(WsServer *w, Conn *c, const WsEvent *event) noexcept nogil:
-    """Adds a run to the message that is being received. Once that is whole, returns it as a block of the caller's, without
-    its header: what is to be delivered, or, to an echo of a compressed message, the compressed frame, header and all.
+    """Adds a run to the message that is being received. Once that is whole, returns it as a block of the caller's:
+    without its header, or, where a compressed message is to be sent back, the compressed frame, header and all.
     NULL: not yet, or the connection fails."""
     cdef WsConn *s = wsconn_of(c)
     cdef Block *whole
@@ -305,8 +310,10 @@ cdef bint message_add(Block **slot, WsParser *parser, const WsEvent *event) noex
 
 
 cdef inline size_t capacity_for(size_t n, const WsEvent *event) noexcept nogil:
-    """What to allocate for a message of which n bytes have come: much more, but no more than its frames announce. Memory
-    follows what has come, not what a header claims, for pages that nothing was written to cost nothing."""
+    """What to allocate for a message of which n bytes have come: much more, but no more than its frames announce.
+
+    Memory follows what has come, not what a header claims, for pages that nothing was written to cost nothing.
+    """
     return max(n, min(ROOM_AHEAD * n, <size_t>event.total))
 
 
@@ -392,8 +399,10 @@ cdef void wsconn_close(WsServer *w, Conn *c, int code, Block *reason) noexcept n
 
 
 cdef void wsconn_fail(WsServer *w, Conn *c, int code) noexcept nogil:
-    """Fails the connection (RFC 6455 section 7.1.7): our Close, unless one is on its way already, and the end. In its own
-    dispatch the Close goes behind what was written there."""
+    """Fails the connection (RFC 6455 section 7.1.7): our Close, unless one is on its way already, and the end.
+
+    In its own dispatch the Close goes behind what was written there.
+    """
     if not c.flags & WS_CLOSING:
         if w.r.current == c:
             close_write(w, c, code)
@@ -437,8 +446,11 @@ cdef void message_write(WsServer *w, Conn *c, uint8_t opcode, const void *bytes,
 
 
 cdef void message_send(WsServer *w, Conn *c, Message *message, uint32_t tag) noexcept nogil:
-    """Sends a message to a connection, compressed where that was agreed on and is worth it, unless its send queue is full
-    and the route has it otherwise. Connections without a codec share what is compressed."""
+    """Sends a message to a connection, compressed where that was agreed on and is worth it.
+
+    What becomes of it where the send queue is full, its route says. Connections without a codec, of one route, share
+    what is compressed.
+    """
     cdef WsRoute *route = route_of(w, c)
     cdef uint8_t bits = parser_of(c).window_bits
     cdef Block *block = message.block
@@ -581,8 +593,9 @@ cdef int inflate(WsServer *w, Conn *c, const Block *compressed, Block **plain) n
         return WS_INTERNAL_ERROR
     plain[0].size = WS_MAX_HEADER
     result = inflater_run(
-        w.inflater if codec == NULL else codec.inflater, compressed.data + WS_MAX_HEADER, compressed.size - WS_MAX_HEADER,
-        True, codec != NULL and not codec.terms.client_no_takeover, WS_MAX_HEADER + most, plain)
+        w.inflater if codec == NULL else codec.inflater,
+        compressed.data + WS_MAX_HEADER, compressed.size - WS_MAX_HEADER, True,
+        codec != NULL and not codec.terms.client_no_takeover, WS_MAX_HEADER + most, plain)
     if result == INFLATE_OK:
         return 0
     if result == INFLATE_TOO_BIG:

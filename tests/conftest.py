@@ -1,7 +1,11 @@
 """What all tests share."""
 
+import contextlib
 import os
+import re
 import shutil
+import subprocess
+import sys
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -42,3 +46,25 @@ def browser(tmp_path_factory):
     driver.set_script_timeout(30)
     yield driver
     driver.quit()
+
+
+@pytest.fixture
+def serving():
+    """Starts `c1m serve` and reads its greeting; returns the process, with its greeting and port."""
+    with contextlib.ExitStack() as stack:
+        def start(*arguments, command=(sys.executable, "-m", "c1m"), **options):
+            process = subprocess.Popen(
+                [*command, "serve", *map(str, arguments)],
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
+            )
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            process.greeting = []
+            while not process.greeting or "Ctrl-C" not in process.greeting[-1]:
+                line = process.stdout.readline()
+                assert line, process.stderr.read()
+                process.greeting.append(line.rstrip("\n"))
+            process.port = int(re.search(r"http://\S+:(\d+)/", "\n".join(process.greeting))[1])
+            return process
+
+        yield start

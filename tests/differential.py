@@ -379,7 +379,7 @@ DEFENDED = [
     Defence(
         r"^framing: fields over 16 KiB or 100: (a byte|one) more",
         "over 16 KiB or 100 lines of fields", "served up to 32 KiB", "431, closed",
-        "RFC 6585 §5; browsers stay far below, and a visitor's memory has a bound",
+        "RFC 6585 §5; browsers stay far below, and a client's memory has a bound",
     ),
     Defence(
         r"^framing: fields over 16 KiB or 100: in one line",

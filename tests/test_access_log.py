@@ -130,7 +130,7 @@ def test_several_ranges_are_logged_with_all_that_is_sent(tmp_path):
     assert int(line["bytes"]) == len(answer.body) > 2
 
 
-def test_a_request_that_cannot_be_read_has_a_line_and_nothing_of_another_visitor(tmp_path):
+def test_a_request_that_cannot_be_read_has_a_line_and_nothing_of_another_client(tmp_path):
     with serving(tmp_path) as server:
         get(server.ports[0], "/a.txt", "Referer: mine", "User-Agent: secret")
         with Http(server.ports[0]) as http:
@@ -160,7 +160,7 @@ def test_what_there_was_of_a_request_line_that_is_refused_is_shown(tmp_path, sen
     assert combined(tmp_path)[1]["request"] == shown
 
 
-def test_a_request_that_does_not_become_whole_has_a_line_and_nothing_of_another_visitor(tmp_path):
+def test_a_request_that_does_not_become_whole_has_a_line_and_nothing_of_another_client(tmp_path):
     with serving(tmp_path, head_timeout=0.1) as server, Http(server.ports[0]) as http:
         http.send(b"\r\nGET / HTTP/1.1\r\nReferer: his\r\nUser-")
         until(lambda: server.stats()["connections"] == 1, "the connection")
@@ -265,7 +265,7 @@ def test_of_a_body_that_is_cut_off_what_was_sent_is_logged(tmp_path, way, fields
     assert SMALL_BUFFER <= sent < LARGE
 
 
-def test_of_a_visitors_many_answers_one_is_cut_off(tmp_path):
+def test_of_a_clients_many_answers_one_is_cut_off(tmp_path):
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "page").write_bytes(bytes(32 << 10))    # which is sent from memory
     n = LARGE >> 15
@@ -282,7 +282,7 @@ def test_of_a_visitors_many_answers_one_is_cut_off(tmp_path):
     assert last == max(sent - len(whole) * (len(head) + (32 << 10)) - len(head), 0)
 
 
-def test_a_visitor_may_upgrade_when_a_body_has_left(tmp_path):
+def test_a_client_may_upgrade_when_a_body_has_left(tmp_path):
     large(tmp_path)
     with serving(tmp_path) as server, Http(server.ports[0], SMALL_BUFFER) as http:
         http.send(request("/large", method="HEAD") + request("/large") + handshake())

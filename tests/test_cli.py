@@ -3,7 +3,6 @@
 import contextlib
 import importlib.metadata
 import os
-import re
 import shutil
 import signal
 import socket
@@ -30,28 +29,6 @@ def ended(*arguments, command=PYTHON_M):
     """Runs the command to its end: its standard output, standard error and exit status."""
     done = subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, timeout=PATIENCE)
     return done.stdout, done.stderr, done.returncode
-
-
-@pytest.fixture
-def serving():
-    """Starts `c1m serve` and reads its greeting; returns the process, with its greeting and port."""
-    with contextlib.ExitStack() as stack:
-        def start(*arguments, command=PYTHON_M, **options):
-            process = subprocess.Popen(
-                [*command, "serve", *map(str, arguments)],
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
-            )
-            stack.enter_context(process)
-            stack.callback(process.kill)
-            process.greeting = []
-            while not process.greeting or "Ctrl-C" not in process.greeting[-1]:
-                line = process.stdout.readline()
-                assert line, process.stderr.read()
-                process.greeting.append(line.rstrip("\n"))
-            process.port = int(re.search(r"http://\S+:(\d+)/", "\n".join(process.greeting))[1])
-            return process
-
-        yield start
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import http.client
 import inspect
 import random
 import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -82,6 +83,27 @@ def test_echo_on_thirty_ports(tmp_path):
             return
 
 
+def test_echo_without_arguments_has_something_to_serve(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["echo.py"])
+    monkeypatch.setattr(c1m.Server, "run", lambda server: None)
+    server = runpy.run_path(str(EXAMPLES / "echo.py"))["server"]
+    assert server.ports == list(range(8001, 8031))
+    assert server._roots[0][2].path == str(c1m.PAGE)
+
+
+def test_the_first_lines_of_the_readme_work_where_there_is_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(c1m.Server, "run", lambda server: None)
+    readme = (EXAMPLES.parent / "README.md").read_text().partition("## The API")[2]
+    shell, python = (re.search(f"```{language}\n(.*?)```", readme, re.DOTALL)[1] for language in ("sh", "python"))
+    subprocess.run(["sh", "-ec", shell], check=True)
+    names = {}
+    exec(python, names)
+    assert names["server"]._roots[0][2].path == str(tmp_path / "public")
+    assert (tmp_path / "public" / "index.html").read_text() == "Hello\n"
+
+
 def test_every_option():
     with example("every_option.py", 0, 0) as process:
         said = process.stdout.readline()
@@ -117,8 +139,11 @@ def test_chat_that_remembers():
             first.send("hello")
             said = first.recv(PATIENCE)
             assert said.endswith(": hello")
-            with connect(url) as second:
-                assert second.recv(PATIENCE) == said
+            first.send("again")
+            again = first.recv(PATIENCE)
+            assert again.endswith(": again")
+            with connect(url) as second:         # the oldest first
+                assert [second.recv(PATIENCE), second.recv(PATIENCE)] == [said, again]
 
 
 @pytest.fixture
@@ -200,7 +225,7 @@ def test_chat_that_remembers_of_two_pages(tabs):
         says(second, "but it is remembered")
         shows(first, ": nobody hears this now", ": but it is remembered")
         enter(first, address)
-        shows(first, ": but it is remembered", ": nobody hears this now")
+        shows(first, ": nobody hears this now", ": but it is remembered")
 
 
 @pytest.mark.parametrize("function", [c1m.Server, c1m.Root, c1m.Server.websocket])

@@ -1,4 +1,4 @@
-"""What thousands cost everybody else: a turn's length, system calls, and waits for the GIL."""
+"""What thousands of connections cost the others: the length of an iteration, system calls, waits for the GIL."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ CROWD = 4000                     # connections: some tens of milliseconds' work 
 SOME = 150                       # subscribers
 
 
-# ---- a turn's length ----
+# ---- the length of an iteration ----
 
 SERVER = """
 import c1m

@@ -1,4 +1,4 @@
-"""Visitors who break off, stall, trickle or crowd in; and that nobody else notices."""
+"""Clients that break off, stall, trickle or crowd in; and that nobody else notices."""
 
 import contextlib
 import errno
@@ -13,7 +13,17 @@ from pathlib import Path
 
 import pytest
 from client import (
-    SANITIZED, Http, Process, Program, WebSocket, connected, descriptors, get, handshake, request, until,
+    SANITIZED,
+    Http,
+    Process,
+    Program,
+    WebSocket,
+    connected,
+    descriptors,
+    get,
+    handshake,
+    request,
+    until,
 )
 from wire import BINARY, PING, TEXT, close, frame, message
 

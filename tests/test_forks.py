@@ -145,7 +145,7 @@ def test_while_the_child_is_busy_the_parent_serves_on(way):
                         assert client.echo(b"%d" % i, TEXT) == (TEXT, b"%d" % i)
                     with WebSocket(port) as another:
                         assert another.echo(b"new", TEXT) == (TEXT, b"new")
-                assert not tcp_sockets(child)
+                until(lambda: not tcp_sockets(child), "the child to close them")
             b.send(frame(TEXT, b"end"))
             for client in (a, b):
                 assert client.closing() == 1001
@@ -189,7 +189,7 @@ sys.stdin.readline()
             served.say("fork")
             child = int(served.line())
             with killed(child):
-                assert not tcp_sockets(child)
+                until(lambda: not tcp_sockets(child), "the child to close them")
                 for client in (a, b, c, d):
                     assert client.echo(b"x", TEXT) == (TEXT, b"x")
                 for client in (a, b):
@@ -258,6 +258,30 @@ with server:
     assert re.search("listen.*(process|child)", out)
 
 
+@pytest.mark.parametrize("call", [
+    "publish('t', 'x')", "subscribers('t')", "listen()", "websocket('/late')", "run()",
+])
+def test_what_the_child_of_a_server_cannot_do_is_said_to_be_for_the_fork(call):
+    out, _ = program("""
+import os
+import c1m
+
+server = c1m.Server(ports=[0])
+with server:
+    if (child := os.fork()) == 0:
+        try:
+            server.""" + call + """
+        except RuntimeError as error:
+            print(error, flush=True)
+            os._exit(0)
+        os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+    print(os.getpid(), flush=True)
+""")
+    told, parent = out.splitlines()
+    assert told.startswith(f"this server listens in process {parent}, of which this one is a fork: ")
+
+
 def test_a_server_that_was_made_before_a_fork_may_listen_and_run_after_it():
     program("""
 import os
@@ -306,3 +330,67 @@ with server, WebSocket(server.ports[0]) as client:
             fork()
         assert client.echo(b"parent", 1) == (1, b"parent")
 """, who_forks)
+
+
+FORKS_IN = """
+import os, threading
+import c1m
+from client import WebSocket
+
+def forked():
+    global files
+    if os.fork() == 0:
+        files = [open("/etc/passwd") for _ in range(8)]
+    else:
+        os.wait()
+
+class Handler:
+    def on_upgrade(self, request):
+        sys.argv[2] == "on_upgrade" and forked()
+    def on_open(self, ws):
+        print("open" if files is None else "open in the child", flush=True)
+    def on_close(self, ws, code, reason):
+        sys.argv[2] == "on_close" and forked()
+
+files = None
+server = c1m.Server(ports=[0])
+server.websocket("/ws", Handler())
+server.listen()
+
+def client():
+    WebSocket(server.ports[0]).close()
+    server.stop()
+
+threading.Thread(target=client, daemon=True).start()
+server.run()
+if files is not None:
+    for file in files:
+        os.fstat(file.fileno())
+    print("whole")
+"""
+
+
+@pytest.mark.parametrize("where", ["on_upgrade", "on_close"])
+def test_a_child_that_returns_from_a_handler_keeps_its_own_files(where):
+    out, _ = program(FORKS_IN, where)
+    assert sorted(out.splitlines()) == ["open", "whole"]
+
+
+def test_a_server_that_has_ended_closes_nothing_in_children():
+    """Not even what has the number of a descriptor that it once had."""
+    out, _ = program("""
+import os, threading
+import c1m
+server = c1m.Server(ports=[0])
+server.listen()
+threading.Timer(0.1, server.stop).start()
+server.run()
+files = [open("/etc/passwd") for _ in range(20)]
+if os.fork() == 0:
+    for file in files:
+        os.fstat(file.fileno())
+    print("whole", flush=True)
+    os._exit(0)
+os.wait()
+""")
+    assert out == "whole\n"

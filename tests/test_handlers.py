@@ -4,6 +4,7 @@ import array
 import asyncio
 import collections
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -694,7 +695,7 @@ def test_what_ends_a_program_ends_the_thread_and_is_logged(caplog, error):
         ws.drained()
         until(lambda: not server._thread.is_alive(), "the thread to end")
         for call in (lambda: server.publish("topic", "x"), lambda: server.subscribers("topic")):
-            with pytest.raises(RuntimeError, match=r"^this server is not running$"):
+            with pytest.raises(RuntimeError, match=r"^this server is not running: publish while run\(\), `with "):
                 call()
     [record] = caplog.records
     assert record.message == "a handler ended the server"
@@ -1458,6 +1459,30 @@ async def generates(ws, message):
     yield message
 
 
+def with_method(name, method):
+    """A handler whose on_open is right, with one method more."""
+    return type("Some", (), {"on_open": lambda self, ws: None, name: method})()
+
+
+async def unknown_to_pythons_annotations(ws: "Nowhere", message: "Nothing.there"):      # noqa: F821
+    pass
+
+
+def wraps(ws, message):
+    return only_message(message)
+
+
+def only_message(message: str) -> None:
+    pass
+
+
+functools.update_wrapper(wraps, only_message)
+
+
+def yields(ws, message):
+    yield message
+
+
 class AsyncUpgrade:
     async def on_upgrade(self, request):
         pass
@@ -1479,6 +1504,21 @@ class AsyncUpgrade:
         (twice, ValueError, "path: '/ws' has a handler already"),
         (add(handler=AsyncUpgrade()), TypeError, "handler: on_upgrade can't be a coroutine function"),
         (add(handler=generates), TypeError, "handler: on_message can't be an asynchronous generator "),
+        *((add(handler=with_method(name, lambda self, *_: None)), TypeError,
+           f"handler: {name} is no event; these are: on_upgrade, on_open, on_message, on_drain, on_close$")
+          for name in ("on_msg", "on_connect", "on_disconnect", "on_error")),
+        (add(handler=yields), TypeError, r"handler: on_message can't be a generator function: ws.send\(\) sends"),
+        *((add(handler=handler), TypeError, rf"handler: {name} takes {takes}; it is called with \({given}\)$")
+          for handler, name, takes, given in [
+            (only_message, "on_message", r"\(message\)", "ws, message"),
+            (lambda ws, message, code: None, "on_message", r"\(ws, message, code\)", "ws, message"),
+            (lambda ws, message, *, code: None, "on_message", r"\(ws, message, \*, code\)", "ws, message"),
+            (with_method("on_message", only_message), "on_message", r"\(\)", "ws, message"),
+            (with_method("on_close", lambda self, ws: None), "on_close", r"\(ws\)", "ws, code, reason"),
+            (with_method("on_upgrade", lambda self: None), "on_upgrade", r"\(\)", "request"),
+            (with_method("on_drain", lambda self, ws, n: None), "on_drain", r"\(ws, n\)", "ws"),
+            (with_method("on_open", lambda ws=1: None), "on_open", r"\(\)", "ws"),
+          ]),
         (add(max_message=0), ValueError, "max_message: 0 is not between 1 and 2147483647"),
         (add(max_message=1 << 31), ValueError, "max_message: 2147483648 is not between"),
         (add(max_message="1"), TypeError, "max_message: '1' is not an int"),
@@ -1504,12 +1544,12 @@ class AsyncUpgrade:
         (add(window_bits=9.0), TypeError, "window_bits: 9.0 is not an int"),
         (add(memory_level=None), TypeError, "memory_level: None is not an int"),
         (add(subprotocols=[1]), TypeError, "subprotocols: 1 is not a str"),
-        (add(subprotocols=5), TypeError, "subprotocols: 5 is neither one nor several"),
+        (add(subprotocols=5), TypeError, "subprotocols: 5 is not a str or several"),
         (add(subprotocols=list(map(str, range(17)))), ValueError, "subprotocols: 17 are more than 16"),
         (add(subprotocols="x" * 256), ValueError, "subprotocols: 'x"),
         (add(origins=[None]), TypeError, "origins: None is not a str"),
         (add(origins=b"https://example.org"), TypeError, "origins: "),
-        (add(origins=None), TypeError, "origins: None is neither one nor several"),
+        (add(origins=None), TypeError, "origins: None is not a str or several"),
         (add(origins=[f"https://{i}.example" for i in range(33)]), ValueError, "origins: 33 are more than 32"),
         *((add(path), ValueError, f"path: {re.escape(repr(path))} ")
           for path in ("/a?b", "/a#b", "/a%20b", "//a", "/a//b", "/a/../b", "/.hidden", "/a\0b", "/\udc80")),
@@ -1536,6 +1576,19 @@ def test_an_argument_that_cannot_be_right_is_refused_in_one_line(call, error, sa
         call()
     assert type(raised.value) is error
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("handler", [
+    print, queue.SimpleQueue().put, wraps, unknown_to_pythons_annotations, lambda *arguments: None,
+    lambda ws, message, code=1000: None, functools.partial(lambda greeting, ws, message: None, "hello"),
+    with_method("message", lambda self, message: None),
+    with_method("on_air", True),
+    with_method("on_fire", property(lambda self: 1 / 0)),
+    with_method("on_close", lambda self, *arguments: None),
+    with_method("on_close", staticmethod(lambda ws, code, reason: None)),
+])
+def test_a_handler_of_another_kind_is_taken(handler):
+    c1m.Server(ports=[0]).websocket("/ws", handler)
 
 
 def test_a_path_is_routed_once():

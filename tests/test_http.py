@@ -500,7 +500,7 @@ def test_a_refused_head_has_no_body(site, data, status, at):
 
 
 @pytest.mark.parametrize("data", [b"nonsense\r\n\r\n", b"HEAD\r\n\r\n", b"HEADS / HTTP/1.1\r\n\r\n", b"\0"])
-def test_whether_a_refusal_has_a_body_is_no_matter_of_the_visitor_before(site, http, data):
+def test_whether_a_refusal_has_a_body_is_no_matter_of_the_client_before(site, http, data):
     assert http.get("/a.txt", method="HEAD").status == 200
     assert refused(site, data) == 400
 
@@ -543,7 +543,7 @@ def test_408_when_a_request_does_not_become_whole(tmp_path):
         assert http.rest() == b""
 
 
-def test_408_for_head_has_no_body_and_is_no_matter_of_another_visitor(tmp_path):
+def test_408_for_head_has_no_body_and_is_no_matter_of_another_client(tmp_path):
     with c1m.Server(tmp_path, ports=[0], head_timeout=1) as server:
         [port] = server.ports
         with Http(port) as other:

@@ -1,14 +1,27 @@
 """Options are declared once: what is written out for type checkers, documented and refused agrees with that."""
 
 import inspect
+import re
+from types import SimpleNamespace
 
 import pytest
 from client import WebSocket
 from wire import BINARY
 
 import c1m
-from c1m.kinds import Amount, Choice, Kind, Mapped, Port, Seconds, Several, Switch
-from c1m.options import LIMITS, REQUIRED, Options, RootOptions, RouteOptions, ServerOptions
+from c1m.kinds import Amount, Choice, HeaderFields, Mapped, Mode, Path, Port, Seconds, Several
+from c1m.options import (
+    GROUPS,
+    LIMITS,
+    MAX_DURATIONS,
+    MAX_MEDIA_TYPES,
+    REQUIRED,
+    Options,
+    RootOptions,
+    RouteOptions,
+    ServerOptions,
+)
+from c1m.options import option as declared
 
 DECLARED = [(c1m.Server, ServerOptions), (c1m.Root, RootOptions), (c1m.Server.websocket, RouteOptions)]
 BESIDE = {"self", "path", "handler", "max_backlog"}      # of websocket(): what is no option, and a former name
@@ -83,8 +96,23 @@ def test_a_former_name_does_what_the_present_one_does():
 
 @pytest.mark.parametrize("n", [1000, 1 << 20])
 def test_a_former_name_and_the_present_one_are_one_too_many(n):
-    with pytest.raises(TypeError, match=r"^max_backlog: the former name of max_send_queue, which is given, too$"):
+    says = "max_backlog: the former name of max_send_queue, which is given, too: give max_send_queue only"
+    with pytest.raises(TypeError, match=f"^{says}$"):
         c1m.Server().websocket("/ws", max_send_queue=n, max_backlog=n)
+
+
+def test_a_former_name_may_be_none_beside_the_present_one():
+    server = c1m.Server()
+    server.websocket("/both", max_backlog=None, max_send_queue=1000)
+    server.websocket("/neither", max_backlog=None)
+    assert server._routes["/both"]["options"]["max_send_queue"] == 1000
+    assert server._routes["/neither"]["options"]["max_send_queue"] == 1 << 20
+
+
+@pytest.mark.parametrize(("value", "error"), [(0, ValueError), ("1", TypeError)])
+def test_a_former_name_is_the_one_that_an_error_names(value, error):
+    with pytest.raises(error, match=f"^max_backlog: {value!r} is not "):
+        c1m.Server().websocket("/ws", max_backlog=value)
 
 
 # ---- limits of what is counted: refused where they are given, and named ----
@@ -134,11 +162,109 @@ def test_what_is_no_mapping_is_named(arguments):
         c1m.Root(".", **arguments)
 
 
-# ---- text ----
+@pytest.mark.parametrize(("kind", "value"), [
+    (Amount(0, 9), True), (Seconds(), True), (Port(), True), (Mode(), True), (Mode(), "660"),
+])
+def test_what_is_no_number_is_named(kind, value):
+    with pytest.raises(TypeError, match=f"^it: {value!r} is not "):
+        kind.check("it", value)
+
+
+@pytest.mark.parametrize(("mode", "right"), [(-1, False), (0, True), (0o777, True), (0o1000, False), (660, False)])
+def test_a_mode_is_permissions(mode, right):
+    if right:
+        assert Mode().check("unix_mode", mode) == mode
+    else:
+        with pytest.raises(ValueError, match=f"^unix_mode: {mode} is not between 0 and 0o777: an octal number such as"):
+            Mode().check("unix_mode", mode)
+
+
+@pytest.mark.parametrize(("arguments", "error", "says"), [
+    ({"ports": "8001"}, TypeError, "ports: '8001' is not an int such as ports=8001"),
+    ({"ports": ["8001"]}, TypeError, "ports: '8001' is not an int such as ports=8001"),
+    ({"ports": "http"}, TypeError, "ports: 'http' is not an int"),
+    ({"ports": b"8001"}, TypeError, "ports: b'8001' is not an int"),
+    ({"ports": 8001.0}, TypeError, "ports: 8001.0 is not an int or several"),
+    ({"ports": [0, 8001, 0, 8002, 8001]}, ValueError, "ports: 8001 is given twice"),
+    ({"host": 5}, TypeError, "host: 5 is not a str or several"),
+    ({"unix": 5}, TypeError, "unix: 5 is not a path or several"),
+])
+def test_one_or_several_are_told_in_a_line(arguments, error, says):
+    with pytest.raises(error) as raised:
+        c1m.Server(**arguments)
+    assert str(raised.value) == says
+
+
+def test_any_origin_is_had_without_one():
+    with pytest.raises(ValueError, match=r"^origins: '\*' is not an origin: leave origins out to let any in$"):
+        c1m.Server().websocket("/ws", origins="*")
+
+
+@pytest.mark.parametrize("path", ["/*", "/ws/*", "/x/{name}", "/x/<name>", "/x/{name}/y", "/**"])
+def test_a_path_that_is_a_pattern_is_refused(path):
+    with pytest.raises(ValueError) as raised:
+        c1m.Server().websocket(path)
+    assert str(raised.value).startswith(f"path: {path!r} is a pattern, and patterns are not supported: ")
+
+
+@pytest.mark.parametrize("path", ["/a{", "/a}b", "/a<b", "/a>", "/>a<", "/{a/b}", "/:name", "/$"])
+def test_a_path_that_is_no_pattern_is_taken(path):
+    c1m.Server().websocket(path)
+
+
+def test_the_decorator_without_its_parentheses_is_named():
+    server = c1m.Server()
+    with pytest.raises(TypeError, match=r"^path: <function .*> is not a str: write @server.websocket\('/path'\)$"):
+        @server.websocket
+        def echo(ws, message):
+            pass
+
+
+def test_too_many_media_types_are_named_where_they_are_given():
+    types = {f"x{i}": "text/x-x" for i in range(MAX_MEDIA_TYPES)}
+    with c1m.Server(ports=[0], mime_types=types):
+        pass
+    with pytest.raises(ValueError, match=f"^mime_types: {MAX_MEDIA_TYPES + 1} are more than {MAX_MEDIA_TYPES}$"):
+        c1m.Server(mime_types=types | {"more": "text/x-x"})
+
+
+def test_the_system_may_know_more_media_types_than_there_is_room_for(monkeypatch):
+    many = {f".s{i}": "text/x-x" for i in range(5000)}
+    monkeypatch.setattr("mimetypes.MimeTypes", lambda: SimpleNamespace(types_map=({}, many)))
+    types = {f"x{i}": "text/x-x" for i in range(MAX_MEDIA_TYPES)}
+    with c1m.Server(ports=[0], mime_types=types):
+        pass
+
+
+def test_too_many_different_durations_are_named_where_they_are_given():
+    server = c1m.Server(ports=[0], head_timeout=1001, keep_alive_timeout=1002, write_timeout=1003)
+    for i in range(MAX_DURATIONS // 2):
+        server.websocket(f"/{i}", ping_interval=1 + i, idle_timeout=500 + 3 * i)      # each of both, and all apart
+    server.websocket("/same", ping_interval=1, idle_timeout=500)
+    with pytest.raises(ValueError, match=r"^idle_timeout: with ping_interval, the routes have 58 different durations"):
+        server.websocket("/more", ping_interval=800, idle_timeout=10000)
+    with server, WebSocket(server.ports[0], "/same") as ws:
+        assert ws.echo(b"x") == (BINARY, b"x")
+
+
+# ---- text and configuration files ----
 
 
 @pytest.mark.parametrize(("kind", "text", "value"), [
     (Seconds(), "1.5", 1.5),
+    (Seconds(), "500ms", 0.5),
+    (Seconds(), "3 s", 3),
+    (Seconds(), ".5m", 30),
+    (Seconds(), "2h", 7200),
+    (Seconds(), "1d", 86400),
+    (Amount(1, 9, "bytes"), "7", 7),
+    (Amount(1, 9, "bytes"), "64KiB", 65536),
+    (Amount(1, 9, "bytes"), "2 M", 2 << 20),
+    (Amount(1, 9, "bytes"), "1GiB", 1 << 30),
+    (Mode(), "660", 0o660),
+    (Mode(), "0o660", 0o660),
+    (Choice((None, "a")), "none", None),
+    (HeaderFields({}), "X=", {"X": None}),
     (Amount(1, 9), "12", 12),                            # whether it is within bounds is check()'s to say
     (Choice(("a", "b")), "a", "a"),
     (Several(Port(), int), "8001", [8001]),
@@ -154,7 +280,13 @@ def test_text_is_read(kind, text, value):
     (Amount(1, 9), "1.5", "'1.5' is not a whole number"),
     (Port(), "70000", "70000 is not a TCP port"),
     (Port(), "2-1", "'2-1' is a range that ends before it begins"),
-    (Mapped(), "text/plain", "'text/plain' has no '='"),
+    (Mapped(), "text/plain", "'text/plain' has no '=': write KEY=VALUE"),
+    (Seconds(), "1 week", "'1 week' is not a number of seconds, such as 10, 1.5, 500ms, 2m, 1h or 1d"),
+    (Seconds(), "nan", "'nan' is not a number of seconds"),
+    (Amount(1, 9, "bytes"), "1MB", "'1MB' is not a number of bytes, such as 65536, 64KiB or 1MiB"),
+    (Amount(1, 9, "bytes"), "1iB", "'1iB' is not a number of bytes"),
+    (Amount(1, 9), "1K", "'1K' is not a whole number"),
+    (Mode(), "690", "'690' is not an octal number such as 660"),
 ])
 def test_text_that_cannot_be_read_is_refused_in_a_line(kind, text, says):
     with pytest.raises(ValueError, match=f"^{says}"):
@@ -162,17 +294,41 @@ def test_text_that_cannot_be_read_is_refused_in_a_line(kind, text, says):
 
 
 @pytest.mark.parametrize("declaration", [ServerOptions, RootOptions, RouteOptions])
-def test_every_flag_can_be_made(declaration):
-    """A flag is one word in a declaration: whatever the kind, the command knows how to make it."""
-    from c1m.cli import flag
-    from c1m.options import Flag
-
+def test_every_option_has_a_place_in_the_help(declaration):
     for name, option in declaration.options.items():
-        if option.default is not REQUIRED and type(option.kind) is not Kind and name != "root":
-            made = flag(name, option, option.flag or Flag("help"))(lambda **_: None)
-            [parameter] = made.__click_params__
-            assert parameter.name == name
-            assert parameter.is_flag == isinstance(option.kind, Switch)
+        assert option.group in GROUPS, name
+        assert re.fullmatch(r"[A-Zp][^`{}]*\.", option.help), name
+
+
+@pytest.mark.parametrize(("text", "says"), [
+    ("names of files. More", "Names of files."),
+    ("of ``{range}``; more", "Of 1 to 9."),
+    ("e.g. one: two", "E.g."),
+])
+def test_a_flag_without_help_has_the_beginning_of_the_documentation(text, says):
+    class Made(Options, group="Files"):
+        x: int = declared(1, Amount(1, 9), text)
+
+    assert Made.options["x"].help == says
+    assert Made.options["x"].group == "Files"
+
+
+@pytest.mark.parametrize(("kind", "value", "loaded"), [
+    (Seconds(), "2m", 120),
+    (Seconds(), 1.5, 1.5),
+    (Several(Port(), int), 8001, [8001]),
+    (Several(Port(), int), [8001, "8003-8004"], [8001, 8003, 8004]),
+    (Several(Port(), int), {"a": 1}, [{"a": 1}]),                # for check() to refuse
+    (Path(), "a", "/etc/c1m/a"),
+    (Path(), "/a", "/a"),
+    (Path("-"), "-", "-"),
+    (Path(), "", ""),                                            # for check() to refuse
+    (Several(Path()), ["a", "/b"], ["/etc/c1m/a", "/b"]),
+    (HeaderFields({}), {"A": "", "B": "b"}, {"A": None, "B": "b"}),
+    (Mapped(), "a=b", "a=b"),
+])
+def test_values_of_a_configuration_file_are_read(kind, value, loaded):
+    assert kind.load(value, "/etc/c1m") == loaded
 
 
 def test_options_without_any_take_nothing():

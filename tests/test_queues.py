@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import os
 import random
 import resource
 import subprocess
@@ -181,7 +182,7 @@ def test_a_thread_that_is_slowed_down_sleeps():
 
 def test_the_server_may_stop_while_threads_are_slowed_down():
     def publish():
-        with pytest.raises(RuntimeError, match=r"^this server is not running$"):
+        with pytest.raises(RuntimeError, match=r"^this server is not running: publish while run\(\), `with "):
             while True:
                 server.publish("t", bytes(100_000))
 
@@ -234,7 +235,8 @@ def test_a_reader_who_was_behind_once_gets_what_comes_later():
 
 @pytest.mark.parametrize("when_slow", ["drop-oldest", "drop-newest", "latest"])
 def test_a_slow_readers_own_messages_are_heard(when_slow):
-    with open_pair(Subscribed(), SMALL_BUFFER, when_slow=when_slow, max_send_queue=64 * MIB) as (_, recorder, client, ws):
+    settings = {"when_slow": when_slow, "max_send_queue": 64 * MIB}
+    with open_pair(Subscribed(), SMALL_BUFFER, **settings) as (_, recorder, client, ws):
         stuffed(ws)
         client.send(frame(TEXT, b"one") + frame(TEXT, b"two"))
         assert [recorder.next("message") for _ in range(2)] == ["one", "two"]
@@ -275,7 +277,8 @@ def test_a_header_that_comes_in_two_is_read_while_output_waits():
 
 
 def test_resume_is_heard_while_output_waits():
-    with open_pair(Pauses(), SMALL_BUFFER, when_slow="drop-newest", max_send_queue=64 * MIB) as (_, recorder, client, ws):
+    settings = {"when_slow": "drop-newest", "max_send_queue": 64 * MIB}
+    with open_pair(Pauses(), SMALL_BUFFER, **settings) as (_, recorder, client, ws):
         stuffed(ws)
         client.send(frame(TEXT, b"one") + frame(TEXT, b"two") + frame(TEXT, b"three"))
         for expected in ("one", "two", "three"):
@@ -547,3 +550,18 @@ def test_a_process_that_is_odd(script):
         capture_output=True, text=True, timeout=120,
     )
     assert done.returncode == 0, (done.returncode, done.stderr)
+
+
+@pytest.mark.parametrize(("when_slow", "compression"), [("close", None), ("drop-newest", None), ("latest", "shared")])
+def test_an_echo_takes_no_more_from_a_client_that_does_not_read(when_slow, compression):
+    """What comes back is not dropped, so only back-pressure bounds it."""
+    server = c1m.Server(ports=[0])
+    server.websocket("/ws", when_slow=when_slow, compression=compression)
+    chunk = frame(BINARY, os.urandom(60_000)) * 8
+    with server, WebSocket(server.ports[0]) as client:
+        client.socket.settimeout(0.5)
+        sent = 0
+        with contextlib.suppress(TimeoutError):
+            while sent < 64 * MIB:
+                sent += client.socket.send(chunk[sent % len(chunk):])
+        assert sent < 64 * MIB

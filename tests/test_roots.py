@@ -1097,6 +1097,9 @@ def test_follow_symlinks(tmp_path):
     ("xstatic.example.org", "/a.txt", b"any"),
     ("static.example.org.evil.example", "/a.txt", b"any"),
     ("static.example.org", "/sub/a.txt", b"static-sub"),
+    ("intranet", "/a.txt", b"intranet"),
+    ("intranet.:80", "/a.txt", b"intranet"),
+    ("localhost:8001", "/a.txt", b"local"),
     ("[::1]", "/a.txt", b"six"),
     ("[::1]:80", "/a.txt", b"six"),
     ("[::2]", "/a.txt", b"any"),
@@ -1107,6 +1110,7 @@ def test_roots_by_prefix_and_host(tmp_path, host, target, served):
     places = {
         "/": "any", "/assets": "any-assets", "/assets/deep/": "deep", "static.example.org/": "static",
         "Static.example.org/sub": "static-sub", "[::1]/": "six", "dotted.example./": "dotted",
+        "intranet./": "intranet", "Localhost/": "local",
         "/.well-known/acme": "acme", "/a b": "spaced", "/100%": "percent",
     }
     roots = {place: write(tmp_path / name, {"a.txt": name}) for place, name in places.items()}
@@ -1580,10 +1584,28 @@ def test_root_refuses_what_is_of_the_wrong_type(tmp_path, arguments):
 
 def test_root_refuses_what_is_no_directory(tmp_path):
     write(tmp_path, ["a.txt"])
-    with pytest.raises(FileNotFoundError, match="root: no such directory"):
+    with pytest.raises(FileNotFoundError, match="path: no such directory"):
         Root(tmp_path / "none")
-    with pytest.raises(NotADirectoryError, match="root: not a directory"):
+    with pytest.raises(NotADirectoryError, match="path: not a directory"):
         Root(tmp_path / "a.txt")
+    with pytest.raises(TypeError, match=r"^path: 3 is not a path$"):
+        Root(3)
+
+
+@pytest.mark.parametrize(("places", "names"), [
+    (None, "root"), (["/"], "root"), (["/files"], "root"), (["/", "/files"], "root: '/files'"),
+    (["/", "a.example/", "a.example/x/"], "root: 'a.example/x/'"),
+])
+@pytest.mark.parametrize(("given", "error", "says"), [
+    ("none", FileNotFoundError, "no such directory: 'none'"), ("a.txt", NotADirectoryError, "not a directory: 'a.txt'"),
+    (3, TypeError, "3 is not a path"),
+])
+def test_of_several_roots_the_wrong_one_is_named(tmp_path, monkeypatch, places, names, given, error, says):
+    write(tmp_path, ["a.txt"])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error) as raised:
+        Server(given if places is None else {place: given if place == places[-1] else "." for place in places})
+    assert str(raised.value).removeprefix(f"[Errno {getattr(raised.value, 'errno', None)}] ") == f"{names}: {says}"
 
 
 def test_a_root_is_remembered_by_where_it_is_and_not_changed(tmp_path, monkeypatch):
@@ -1605,6 +1627,9 @@ def test_a_root_is_remembered_by_where_it_is_and_not_changed(tmp_path, monkeypat
     ({"root": {"./public": "."}}, "root: '.' is not a host name"),
     ({"root": {"../public": "."}}, "root: '..' is not a host name"),
     ({"root": {"a..b/": "."}}, "root: 'a..b' is not a host name"),
+    ({"root": {"files/": "."}}, "root: the URL prefix 'files/' begins with no slash: write '/files/', or, if 'files' is"
+                                " a host, 'files./'"),
+    ({"root": {"a/b": "."}}, "root: the URL prefix 'a/b' begins with no slash: write '/a/b', or, if 'a' is a host, "),
     *(({"root": {place: "."}}, f"root: the URL prefix {place!r} has {what}") for place, what in [
         ("//", "an empty name"), ("//x", "an empty name"), ("/a//b", "an empty name"), ("/a//", "an empty name"),
         ("example.org//x", "an empty name"),

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -61,6 +62,9 @@ def root(tmp_path):
     ({"host": None}, TypeError, "host"),
     ({"host": ["127.0.0.1", 5]}, TypeError, "host"),
     ({"unix": 5}, TypeError, "unix"),
+    ({"unix": "a\0"}, ValueError, "unix"),
+    ({"unix": ""}, ValueError, "unix"),
+    ({"access_log": ""}, ValueError, "access_log"),
     ({"unix": ["a", 5]}, TypeError, "unix"),
     *(({name: value}, error, name)
       for name in ("head_timeout", "keep_alive_timeout", "write_timeout", "shutdown_timeout")
@@ -182,6 +186,25 @@ def test_a_host_that_is_not_known_is_named(monkeypatch):
         c1m.Server(ports=[0], host="nowhere").listen()
 
 
+@pytest.mark.parametrize(("host", "says"), [
+    ("127.0.0.1:8001", "'127.0.0.1:8001' has a port in it: ports go in ports"),
+    ("[::1]:8001", "'[::1]:8001' has a port in it: ports go in ports"),
+    (":8001", "':8001' has a port in it: ports go in ports"),
+    (["::1", "localhost:0"], "'localhost:0' has a port in it: ports go in ports"),
+    ("http://127.0.0.1:8001", "'http://127.0.0.1:8001' is a URL: give the host alone; ports go in ports"),
+    ("http://example.org/", "'http://example.org/' is a URL: give the host alone; ports go in ports"),
+])
+def test_a_host_with_more_in_it_is_mended(host, says):
+    with pytest.raises(ValueError) as raised:
+        c1m.Server(host=host)
+    assert str(raised.value) == f"host: {says}"
+
+
+@pytest.mark.parametrize("host", ["::", "::1", "fe80::1%lo", "127.0.0.1", "localhost", "a.example"])
+def test_a_host_is_a_name_or_an_address(host):
+    c1m.Server(host=host)
+
+
 def test_a_host_that_cannot_be_a_name_is_named():
     with pytest.raises((OSError, ValueError), match=r"host: 'a\.\.b'"):
         c1m.Server(ports=[0], host="a..b").listen()
@@ -217,6 +240,69 @@ def test_what_is_no_place_for_a_unix_socket_is_named_and_left_alone(root, tmp_pa
         c1m.Server(root, ports=[0], unix=tmp_path / name).listen()
     assert f"cannot listen on {tmp_path / name}" in str(raised.value)
     assert (tmp_path / "file").read_text() == "precious"
+
+
+@pytest.mark.parametrize(("name", "says"), [
+    ("file", "a file that is no socket is in the way (remove it, or give another path)"),
+    ("directory", "a directory is in the way (remove it, or give another path)"),
+])
+def test_what_is_in_the_way_of_a_unix_socket_is_said(root, tmp_path, name, says):
+    (tmp_path / "file").write_text("precious")
+    (tmp_path / "directory").mkdir()
+    with pytest.raises(OSError) as raised:
+        c1m.Server(root, ports=[0], unix=tmp_path / name).listen()
+    assert raised.value.strerror == f"cannot listen on {tmp_path / name}: {says}"
+
+
+@pytest.fixture
+def umask():
+    before = os.umask(0)
+    yield os.umask
+    os.umask(before)
+
+
+@pytest.mark.parametrize("mask", [0, 0o022, 0o077])
+@pytest.mark.parametrize("mode", [None, 0o600, 0o660, 0o666, 0o777])
+def test_a_unix_socket_has_the_mode_that_was_asked_for(root, tmp_path, umask, mode, mask):
+    umask(mask)
+    path = tmp_path / "socket"
+    with c1m.Server(root, ports=[], unix=path, unix_mode=mode):
+        assert stat.S_IMODE(path.stat().st_mode) == (0o777 & ~mask if mode is None else mode)
+        assert get(path, "/a.txt").body == b"a"
+
+
+@pytest.mark.parametrize("mask", [0, 0o022])
+def test_a_unix_socket_is_never_open_to_more(root, tmp_path, umask, mask, monkeypatch):
+    """From bind() on it has no right that was not asked for, and until it has them all nobody can connect."""
+    umask(mask)
+    path, before = tmp_path / "socket", []
+
+    def set_mode(path, mode, then=c1m.listeners.set_mode):
+        before.append(stat.S_IMODE(os.stat(path).st_mode))
+        with pytest.raises(ConnectionRefusedError), socket.socket(socket.AF_UNIX) as early:
+            early.connect(path)
+        then(path, mode)
+
+    monkeypatch.setattr("c1m.listeners.set_mode", set_mode)
+    with c1m.Server(root, ports=[], unix=path, unix_mode=0o660):
+        assert before == [0o660 & ~mask]
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
+
+
+def test_what_replaces_a_unix_socket_keeps_its_mode(root, tmp_path, umask, monkeypatch):
+    path, precious = tmp_path / "socket", tmp_path / "precious"
+    precious.write_text("")
+    precious.chmod(0o600)
+
+    def set_mode(path, mode, then=c1m.listeners.set_mode):
+        os.unlink(path)
+        os.symlink(precious, path)
+        then(path, mode)
+
+    monkeypatch.setattr("c1m.listeners.set_mode", set_mode)
+    with pytest.raises(OSError, match=r"cannot listen on .*: it was replaced by something else"):
+        c1m.Server(root, ports=[], unix=path, unix_mode=0o666).listen()
+    assert stat.S_IMODE(precious.stat().st_mode) == 0o600
 
 
 # ---- starting and stopping ----
@@ -332,7 +418,7 @@ def test_stop_right_after_the_start_is_not_lost(root):
         assert not thread.is_alive()
 
 
-def test_a_download_under_way_is_finished_and_an_idle_visitor_is_not_waited_for(root):
+def test_a_download_under_way_is_finished_and_an_idle_client_is_not_waited_for(root):
     server = c1m.Server(root, ports=[0], shutdown_timeout=60)
     with server, Http(server.ports[0], SMALL_BUFFER) as busy, Http(server.ports[0]) as idle:
         idle.get("/a.txt")
@@ -353,7 +439,7 @@ def test_whoever_holds_up_the_end_is_cut_off(root):
         stalled.send(request("/large.bin"))
         stalled.take_line(b"\r\n\r\n")
         server.stop()
-        until(lambda: server.stats()["connections"] == 0, "the visitor to be cut off")
+        until(lambda: server.stats()["connections"] == 0, "the client to be cut off")
         assert stalled.drained() < LARGE
 
 
@@ -725,7 +811,7 @@ def test_signals_are_put_back_though_that_fails_for_one(monkeypatch):
     assert signal.set_wakeup_fd(-1) == -1
 
 
-def test_a_visitor_who_upgrades_while_the_server_leaves_is_told(root):
+def test_a_client_who_upgrades_while_the_server_leaves_is_told(root):
     server = c1m.Server(root, ports=[0], shutdown_timeout=60)
     server.websocket("/ws")
     with server, Http(server.ports[0]) as http:

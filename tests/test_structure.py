@@ -23,11 +23,12 @@ LAYERS = [
     {"static", "websocket"},
     {"httpconn"},
     {"calls"},
-    {"site", "kinds", "listeners", "listing", "logwriter", "mediatypes"},
+    {"site", "kinds", "listeners", "listing", "logwriter", "mediatypes", "toml"},
     {"options", "runner"},
     {"root"},
     {"server"},
     {"c1m"},                     # __init__.py
+    {"config"},
     {"cli"},
     {"__main__"},
 ]
@@ -57,6 +58,7 @@ STRANGERS = {                    # and who, further down, is still none of its b
     "options": {*ENGINES, "reactor", "buf", "linux"},
     "root": {*ENGINES, "reactor", "buf", "linux"},
     "server": {*ENGINES, "reactor", "buf", "linux"},
+    "config": {"site", "websocket", "listeners", *ENGINES, "reactor", "buf", "linux"},
     "cli": {"site", *ENGINES, "reactor", "buf", "linux"},
 }
 

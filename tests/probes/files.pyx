@@ -7,8 +7,8 @@ from libc.stdint cimport int64_t, uint32_t
 from c1m.buf cimport Slice
 from c1m.coding cimport CODINGS
 from c1m.files cimport (
-    FILE_BUSY, FILE_DIRECTORY, FILE_NONE, File, Files, FindResult, MediaType, files_find, files_forget,
-    files_free, files_index, files_init, files_root, files_type,
+    FILE_BUSY, FILE_DIRECTORY, FILE_NONE, File, Files, FindResult, MediaType, files_find, files_forget, files_free,
+    files_index, files_init, files_root, files_type,
 )
 
 ENDINGS = [None, "gz", "br", "zst"]      # of sidecars, by Coding
