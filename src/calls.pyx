@@ -23,7 +23,7 @@ from c1m.handlers import Closed, Reject
 from c1m.http cimport GET, HttpRequest
 from c1m.linux cimport EMFILE, ENFILE, ENOMEM, close
 from c1m.reactor cimport (
-    MAX_PEER_TEXT, NOTE_FULL, NOTE_NOT_FULL, NOTIFY_DRAIN, Conn, conn_peer, conn_send, handle_of,
+    MAX_PEER_TEXT, NOTE_FULL, NOTE_NOT_FULL, NOTIFY_DRAIN, Conn, clock_read, conn_peer, conn_send, handle_of,
 )
 from c1m.response cimport head_begin, head_end, put_length, respond_status
 from c1m.semantics cimport http_accepts
@@ -47,6 +47,7 @@ cdef enum:
 cdef inline void gil_take(Calls *k) noexcept nogil:
     """Comes before each `with gil`, which then costs next to nothing."""
     if not k.held:
+        k.ws.r.clock_stale = True        # Python takes what time it likes
         k.state = <int>PyGILState_Ensure()
         k.held = True
 
@@ -55,6 +56,8 @@ cdef void calls_release(Calls *k) noexcept nogil:
     """Lets go of the GIL, where it was taken here."""
     if k.held:
         k.held = False
+        clock_read(k.ws.r)
+        k.ws.r.clock_stale = not k.ws.r.iterating
         PyGILState_Release(<PyGILState_STATE>k.state)
 
 
