@@ -38,6 +38,7 @@ from c1m.kinds import (
 from c1m.site import COMPRESSION, LIMITS, WHEN_SLOW
 
 MAX_MESSAGE = (1 << 31) - 1      # bytes
+MAX_PING_INTERVAL = 45.0         # seconds, by default: nginx and load balancers drop what is silent for 60
 MAX_CACHE_FILES = 1 << 22
 MAX_CACHE_BYTES = 1 << 40
 REQUIRED: Any = object()
@@ -289,7 +290,7 @@ class RouteOptions(Options):
         None,
         Seconds(),
         "seconds of silence after which a ping is sent, so that a client that lives stays connected",
-        shown=": half of idle_timeout",
+        shown=": half of idle_timeout, or 45 if that is less: proxies often give up what is silent for 60",
     )
     origins: tuple[str, ...] = option(
         (),
@@ -335,7 +336,7 @@ class RouteOptions(Options):
 
     def check_together(self) -> None:
         if self.ping_interval is None:
-            self.ping_interval = self.idle_timeout / 2
+            self.ping_interval = min(self.idle_timeout / 2, MAX_PING_INTERVAL)
         elif self.ping_interval >= self.idle_timeout:
             raise ValueError(
                 f"ping_interval: {self.ping_interval} is not less than the idle_timeout, {self.idle_timeout}"
