@@ -15,6 +15,7 @@ cdef extern from *:
     #include <netinet/tcp.h>
     #include <pthread.h>
     #include <signal.h>
+    #include <string.h>
     #include <sys/epoll.h>
     #include <sys/eventfd.h>
     #include <sys/ioctl.h>
@@ -33,6 +34,17 @@ cdef extern from *:
     static inline void c1m_ignore_sigpipe(void) {
         struct sigaction now;
         if (sigaction(SIGPIPE, NULL, &now) == 0 && now.sa_handler == SIG_DFL) signal(SIGPIPE, SIG_IGN);
+    }
+
+    /* Bytes that a TCP connection's peer has acknowledged since it was opened (tcpi_bytes_acked, which netinet/tcp.h
+       does not know), or -1. */
+    static inline long long c1m_acknowledged(int fd) {
+        unsigned char info[256];
+        socklen_t n = sizeof(info);
+        long long acknowledged;
+        if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, &n) < 0 || n < 128) return -1;
+        memcpy(&acknowledged, info + 120, 8);
+        return acknowledged;
     }
 
     /* Has malloc keep up to `idle` freed bytes, of blocks below `block` bytes, for what comes next (mallopt(3)). */
@@ -81,6 +93,9 @@ cdef extern from *:
     unsigned long FIONREAD       # tcp(7), unix(7): bytes that wait to be received
     unsigned long SIOCOUTQ       # tcp(7), unix(7): bytes sent and not yet acknowledged, or not yet read
     int ioctl(int fd, unsigned long request, ...) noexcept nogil
+
+    # tcp(7)
+    int64_t tcp_acknowledged "c1m_acknowledged"(int fd) noexcept nogil
 
     # ip(7), ipv6(7), inet_ntop(3)
     struct in_addr:

@@ -197,6 +197,8 @@ cdef void conn_send(Reactor *r, Conn *c, Block *block, int64_t at, size_t n) noe
 cdef void conn_enqueue(Reactor *r, Conn *c, Block *block, int64_t at, size_t n, uint32_t tag) noexcept nogil
 cdef void conn_try_flush(Reactor *r, Conn *c) noexcept nogil
 cdef size_t conn_drop(Reactor *r, Conn *c, uint32_t tag, size_t down_to) noexcept nogil
+cdef bint conn_behind(const Reactor *r, const Conn *c) noexcept nogil
+cdef int64_t conn_taken(const Reactor *r, const Conn *c) noexcept nogil
 cdef void conn_pause(Reactor *r, Conn *c, bint paused) noexcept nogil
 cdef void conn_peer(const Reactor *r, const Conn *c, char *to) noexcept nogil
 cdef void conn_finish(Reactor *r, Conn *c, bint linger) noexcept nogil

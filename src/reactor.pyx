@@ -46,7 +46,8 @@ from c1m.linux cimport (
     sockaddr_storage, timespec,
 )
 from c1m.transport cimport (
-    NET_AGAIN, NET_LOST, net_end, net_recv, net_send, net_sendfile, net_sendv, net_unacknowledged, net_unread,
+    NET_AGAIN, NET_LOST, net_end, net_recv, net_send, net_sendfile, net_sendv, net_taken, net_unacknowledged,
+    net_unread,
 )
 
 cdef extern from *:
@@ -637,6 +638,16 @@ cdef bint client_reads(Reactor *r, Conn *c) noexcept nogil:
     return c.output.unacknowledged < before
 
 
+cdef bint conn_behind(const Reactor *r, const Conn *c) noexcept nogil:
+    """Whether there is output that the client has not taken, be it that the kernel alone holds it."""
+    return c.output != NULL or net_unacknowledged(fd_of(r, c)) > 0
+
+
+cdef int64_t conn_taken(const Reactor *r, const Conn *c) noexcept nogil:
+    """A number that grows whenever the client takes some of what the kernel holds for it."""
+    return net_taken(fd_of(r, c))
+
+
 cdef void queue_free(Reactor *r, Conn *c) noexcept nogil:
     cdef Segment *segment
     if c.output == NULL:
@@ -1032,8 +1043,8 @@ cdef void woken(Reactor *r) noexcept nogil:
 
 
 cdef void shutdown_run(Reactor *r) noexcept nogil:
-    """Tells connections that the server is about to stop, for a while; none has come since the listeners were closed, and
-    what they had sent by then has been read."""
+    """Tells connections that the server is about to stop, for a while; none has come since the listeners were closed,
+    and what they had sent by then has been read."""
     cdef int n = 0
     cdef int64_t until = nanoseconds() + SHUTDOWN_NS
     cdef Conn *c

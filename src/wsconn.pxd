@@ -38,7 +38,7 @@ cdef struct WsCodec:             # the streams of a connection with contexts of 
     Inflater *inflater
     DeflateTerms terms
 
-cdef struct WsConn:              # Conn.session. Of an echo: NULL but while a message is in pieces, or with a codec
+cdef struct WsConn:              # Conn.session. Of an echo NULL but with a message in pieces, a codec, or if behind
     Subscriber subscriber
     void *object                 # the handler's, for WsEvents
     Block *message               # the one that is being received, or NULL
@@ -46,6 +46,8 @@ cdef struct WsConn:              # Conn.session. Of an echo: NULL but while a me
     Block *reason                # of the Close, NULL for none
     uint16_t code                # the client's Close, else ours, else WS_ABNORMAL
     uint32_t pause_serial        # of the newest pause or resume that counts
+    int64_t taken                # conn_taken, when the client was last found reading what lies before our ping
+    bint behind                  # something does lie there
     bint client_closed           # its Close came first: what came before is the handler's still
 
 cdef struct WsEvents:            # what a handler hears of a connection; `owner` is WsServer.owner

@@ -8,7 +8,8 @@ A message that is kept lies in a block behind WS_MAX_HEADER bytes; its header en
 frame_at). The echo unmasks a whole message from the receive buffer straight into the write buffer.
 
 Invariants: Conn.flags say how far the closing handshake is; nothing is sent after our Close, and of what comes only the
-client's counts. Conn.session is a WsConn; an echo has none while it is idle, unless contexts are its own. An object has
+client's counts. Conn.session is a WsConn; an echo has none while it is idle, unless contexts are its own or it is
+behind in reading. An object has
 its `closed` exactly once.
 """
 
@@ -24,8 +25,8 @@ from c1m.deflate cimport (
 from c1m.mailbox cimport Command
 from c1m.reactor cimport (
     APP_PAUSED, BATCHED, CLOSED, HANGING_UP, MAX_UNSENT, NO_BACKPRESSURE, WRITE_BLOCKED, Conn, Protocol, Reactor,
-    conn_backpressured, conn_close, conn_commit, conn_deadline, conn_drop, conn_ending, conn_enqueue, conn_finish,
-    conn_of, conn_pause, conn_queued, conn_reserve, conn_send, conn_try_flush, protocol_add,
+    conn_backpressured, conn_behind, conn_close, conn_commit, conn_deadline, conn_drop, conn_ending, conn_enqueue,
+    conn_finish, conn_of, conn_pause, conn_queued, conn_reserve, conn_send, conn_taken, conn_try_flush, protocol_add,
 )
 from c1m.ws cimport (
     WS_ABNORMAL, WS_CLOSE, WS_CONTROL, WS_DEFLATE, WS_FAIL, WS_GOING_AWAY, WS_INTERNAL_ERROR, WS_INVALID_PAYLOAD,
@@ -154,6 +155,7 @@ cdef void wsconn_drained(void *owner, Conn *c) noexcept nogil:
         if conn_queued(c) <= route.max_send_queue // 2:
             route.on.queue_halved(w.owner, c)
         return
+    c.flags &= ~WS_PINGED        # it has read what was queued since
     conn_deadline(w.r, c, w.close_timeout if c.flags & WS_CLOSING else route.ping_timeout)
     if route.on != NULL:
         route.on.drained(w.owner, c)
@@ -167,10 +169,42 @@ cdef void wsconn_expired(void *owner, Conn *c) noexcept nogil:
     elif c.flags & APP_PAUSED or not c.flags & WS_PINGED:
         # While input is paused a pong can't be seen: only ping. If the client is dead, sending fails.
         c.flags = c.flags & ~WS_PINGED if c.flags & APP_PAUSED else c.flags | WS_PINGED
+        reading_noted(w, c)
         conn_commit(w.r, ws_header(conn_reserve(w.r, c, WS_MAX_HEADER), WS_PING, 0))
         conn_deadline(w.r, c, route.ping_timeout if c.flags & APP_PAUSED else route.pong_timeout)
+    elif reads(w, c):
+        conn_deadline(w.r, c, route.pong_timeout)
     else:
         wsconn_fail(w, c, WS_INTERNAL_ERROR)
+
+
+cdef void reading_noted(WsServer *w, Conn *c) noexcept nogil:
+    """A ping is about to be sent: notes whether something lies before it that the client has yet to take."""
+    cdef WsConn *s = wsconn_of(c)
+    cdef bint behind = conn_behind(w.r, c)
+    if s == NULL and behind:
+        c.session = s = wsconn_new(route_of(w, c), NULL, NULL)
+    if s == NULL:
+        return
+    s.behind = behind
+    if behind:
+        s.taken = conn_taken(w.r, c)
+    elif s.message == NULL and s.codec == NULL and s.object == NULL:
+        wsconn_free(c)           # an echo's that was behind at an earlier ping
+
+
+cdef bint reads(WsServer *w, Conn *c) noexcept nogil:
+    """Whether the client, which has not answered our ping, has taken some of what lies before it: it is slow."""
+    cdef WsConn *s = wsconn_of(c)
+    cdef int64_t taken
+    if s == NULL or not s.behind:
+        return False
+    taken = conn_taken(w.r, c)
+    if taken <= s.taken:
+        return False
+    s.taken = taken
+    s.behind = conn_behind(w.r, c)
+    return True
 
 
 cdef void wsconn_shutdown(void *owner, Conn *c) noexcept nogil:

@@ -2,13 +2,16 @@
 
 import contextlib
 import os
+import queue
 import resource
 import signal
 import time
 
 import pytest
-from client import Http, Program, WebSocket, connected, get, handshake, request
+from client import PATIENCE, Http, Program, WebSocket, connected, get, handshake, request, until
 from wire import BINARY, PING, PONG, TEXT, frame
+
+import c1m
 
 CROWD = 1500                     # clients: some times as many as the server asks the kernel for at once
 SERVER = """
@@ -149,3 +152,69 @@ def test_who_never_stops_sending_is_cut_off_when_its_time_is_up(served, data):
         flood.sendall(data or request(method="X" * 9000))
         while True:
             flood.sendall(bytes(1 << 16))
+
+
+# ---- who is alive ----
+
+
+class Sends:
+    """Sends a message of so many bytes, in pieces of which no queue is left once the kernel has room."""
+
+    def on_message(self, ws, message):
+        ws.send(bytes(int(message)))
+
+
+def slowly(ws, n, seconds):
+    """Reads n bytes, evenly spread over so many seconds."""
+    begun, got = time.monotonic(), 0
+    while got < n:
+        due = int(n * min((time.monotonic() - begun) / seconds, 1))
+        if got < due:
+            got += len(ws.socket.recv(due - got))
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("handler", ["a handler", "the echo"])
+@pytest.mark.parametrize("unix", [False, True], ids=["TCP", "Unix"])
+def test_a_slow_but_steady_reader_is_alive_though_our_ping_lies_behind_data(tmp_path, handler, unix):
+    path = tmp_path / "socket"
+    server = c1m.Server(ports=[0], unix=path)
+    settings = {"idle_timeout": 1.2, "max_message": 4 << 20, "max_send_queue": 4 << 20}
+    server.websocket("/ws", Sends() if handler == "a handler" else None, **settings)
+    with server, WebSocket(path if unix else server.ports[0], receive_buffer=1 << 15) as ws:
+        n = (150 << 10) if unix else (3 << 20)       # what the kernel takes at once
+        ws.send(frame(TEXT, b"%d" % n) if handler == "a handler" else frame(BINARY, bytes(n)))
+        slowly(ws, 10 + n, 1.8 if unix else 4)
+        assert ws.frame()[1] == PING
+        ws.send(frame(PONG))
+        assert ws.frame()[1] == PING
+
+
+def test_who_has_stopped_reading_is_given_up():
+    server = c1m.Server(ports=[0])
+    server.websocket("/ws", Sends(), idle_timeout=1.2)
+    with server, WebSocket(server.ports[0], receive_buffer=1 << 15) as ws:
+        ws.send(frame(TEXT, b"300000"))
+        until(lambda: server.stats()["websockets"] == 0, "it to be given up")
+        ws.drained()
+
+
+def test_a_steady_reader_of_a_stream_is_alive_though_as_much_is_always_on_its_way():
+    """What the kernel holds does not become less, only other bytes."""
+    opened = queue.SimpleQueue()
+
+    class Streams:
+        def on_open(self, ws):
+            opened.put(ws)
+
+    server = c1m.Server(ports=[0])
+    server.websocket("/ws", Streams(), idle_timeout=1.2, max_send_queue=8 << 20)
+    with server, WebSocket(server.ports[0], receive_buffer=1 << 15) as client:
+        ws = opened.get(timeout=PATIENCE)
+        ws.send(bytes(1 << 20))
+        end = time.monotonic() + 4
+        while time.monotonic() < end:
+            ws.send(bytes(10_000))
+            assert client.socket.recv(10_000)
+            time.sleep(0.02)
+        assert not ws.closed
