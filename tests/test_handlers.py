@@ -274,6 +274,17 @@ def test_the_request():
     assert request.cookies == {"a": "1", "b": "two"}
 
 
+def test_lines_of_one_name_are_joined_by_commas_and_cookies_by_semicolons():
+    upgrades = Upgrades(None)
+    with serving(upgrades) as server, Http(server.port) as http:
+        http.send(handshake("/ws", "Cookie: a=1", "X-A: 1", "cookie: b=2; c=3", "X-A: 2", "Cookie: a=4"))
+        assert http.answer().status == 101
+    request = upgrades.requests.get(timeout=PATIENCE)
+    assert request.headers["cookie"] == "a=1; b=2; c=3; a=4"
+    assert request.headers["x-a"] == "1, 2"
+    assert request.cookies == {"a": "1", "b": "2", "c": "3"}
+
+
 def test_a_websocket_knows_its_request(tmp_path):
     recorder = Recorder()
     server = c1m.Server(ports=[0], unix=tmp_path / "socket")
