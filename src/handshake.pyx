@@ -66,13 +66,12 @@ cdef bint extensions_agree(const HttpRequest *r, const WsRoute *route, Handshake
 
 
 cdef bint protocols_ok(const HttpRequest *r) noexcept nogil:
-    """Whether the subprotocols on offer, if any, are tokens, each there once (RFC 6455 section 4.1, item 10)."""
+    """Whether the subprotocols on offer, if any, are tokens, each there once (RFC 6455 section 4.1, item 10). A list of none
+    is taken for no offer, as RFC 9110 section 5.6.1 has it of empty elements: some clients send it."""
     cdef Slice[MAX_OFFERED] items
     cdef Slice rest
     cdef int i, j, count = 0
-    if not has(r, SEC_WEBSOCKET_PROTOCOL):
-        return True
-    for i in range(r.head.count):
+    for i in range(r.head.count if has(r, SEC_WEBSOCKET_PROTOCOL) else 0):
         if r.head.fields[i].id != SEC_WEBSOCKET_PROTOCOL:
             continue
         rest = r.head.fields[i].value
@@ -83,7 +82,7 @@ cdef bint protocols_ok(const HttpRequest *r) noexcept nogil:
                 if same(items[j], items[count]):
                     return False
             count += 1
-    return 0 < count < MAX_OFFERED
+    return count < MAX_OFFERED
 
 
 cdef bint is_token(Slice item) noexcept nogil:
