@@ -5,9 +5,9 @@ Refuses to know: connections, Python. A request and a route go in, a status come
 """
 
 from libc.stdint cimport uint8_t
-from libc.string cimport memcmp
+from libc.string cimport memcmp, strlen
 
-from c1m.buf cimport CLASS, TOKEN, Slice, put, put_text
+from c1m.buf cimport CLASS, TOKEN, Slice, put, put_text, same_letters
 from c1m.deflate cimport DEFLATE_AGREED, DEFLATE_DECLINED, DEFLATE_MALFORMED, deflate_agree
 from c1m.http cimport (
     CHUNKED, ORIGIN, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
@@ -98,14 +98,46 @@ cdef inline bint same(Slice a, Slice b) noexcept nogil:
 
 
 cdef bint origin_allowed(const HttpRequest *r, const WsRoute *route) noexcept nogil:
-    """Whether the route lets scripts of the request's origin in; clients that are no browsers name none (RFC 6455 section 10.2)."""
+    """Whether the route lets scripts of the request's origin in; clients that are no browsers name none, or the server's
+    own (RFC 6455 section 10.2)."""
     cdef int i
     if route.origins_n == 0 or not has(r, ORIGIN):
         return True
+    if twice(r, ORIGIN):
+        return False
     for i in range(route.origins_n):
         if same(route.origins[i], value_of(r, ORIGIN)):
-            return not twice(r, ORIGIN)
-    return False
+            return True
+    return is_own(value_of(r, ORIGIN), r.host)
+
+
+cdef bint is_own(Slice origin, Slice host) noexcept nogil:
+    """Whether an origin's authority is the one that the request is for, where none is named the scheme's port."""
+    if begins(origin, b"http://"):
+        return same_authority(Slice(origin.at + 7, origin.n - 7), host, b":80")
+    return begins(origin, b"https://") and same_authority(Slice(origin.at + 8, origin.n - 8), host, b":443")
+
+
+cdef inline bint begins(Slice origin, const char *scheme) noexcept nogil:
+    return origin.n > strlen(scheme) and same_letters(origin.at, scheme, strlen(scheme))
+
+
+cdef bint same_authority(Slice a, Slice b, const char *port) noexcept nogil:
+    cdef size_t i
+    a, b = without(a, port), without(b, port)
+    if a.n != b.n or a.n == 0:
+        return False
+    for i in range(a.n):
+        if a.at[i] | 0x20 != b.at[i] | 0x20:     # of what may stand in a host, this changes letters only
+            return False
+    return True
+
+
+cdef inline Slice without(Slice authority, const char *port) noexcept nogil:
+    cdef size_t n = strlen(port)
+    if authority.n > n and memcmp(authority.at + authority.n - n, port, n) == 0:
+        authority.n -= n
+    return authority
 
 
 cdef Slice protocol_chosen(const HttpRequest *r, const WsRoute *route) noexcept nogil:

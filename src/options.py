@@ -295,9 +295,12 @@ class RouteOptions(Options):
     origins: tuple[str, ...] = option(
         (),
         Several(Origin("null"), most=LIMITS["origins"]),
-        """the origins whose scripts may connect, such as ``"https://example.org"``; others get 403. ``"null"`` is
-        that of a page from a file, but also of any that is sandboxed. Clients that are no browsers name none,
-        and are let in""",
+        """the origins whose scripts may connect, such as ``"https://example.org"``, beside the server's own, which
+        is the Host that the request names; others get 403. ``"null"`` is that of a page from a file, but also of
+        any that is sandboxed. Clients that name none are let in. This keeps the pages of other sites from
+        connecting with the cookies of whoever looks at them (cross-site WebSocket hijacking). It keeps out no
+        client that is no browser, for these may name what they like, and no page whose own host name was made to
+        lead here (DNS rebinding): against that, have the proxy or on_upgrade refuse hosts that are not yours""",
         shown=": any",
     )
     subprotocols: tuple[str, ...] = option(

@@ -418,6 +418,46 @@ def test_origins():
 # ---- on_open and on_close ----
 
 
+@pytest.mark.parametrize(("host", "origin", "status"), [
+    ("127.0.0.1:8001", "http://127.0.0.1:8001", 101),
+    ("example.net", "http://example.net", 101),
+    ("example.net", "https://example.net", 101),           # behind a proxy that does TLS
+    ("Example.NET", "http://example.net", 101),
+    ("example.net:80", "http://example.net", 101),
+    ("example.net", "http://example.net:80", 101),
+    ("example.net:443", "https://example.net", 101),
+    ("example.net", "https://example.net:443", 101),
+    ("[::1]:8001", "http://[::1]:8001", 101),
+    ("example.net:443", "http://example.net", 403),
+    ("example.net", "http://example.net:8080", 403),
+    ("example.net:8080", "http://example.net", 403),
+    ("example.net", "https://example.net:80", 403),
+    ("example.net", "http://example.ne", 403),
+    ("example.net", "http://example.net.evil.example", 403),
+    ("example.net", "http://evil.example", 403),
+    ("example.net", "example.net", 403),
+    ("example.net", "ftp://example.net", 403),
+    ("example.net", "http://", 403),
+    ("", "http://", 403),
+    ("", "http://:80", 403),
+    (":80", "http://:80", 400),                            # which is no Host
+    ("example.net", "http://user@example.net", 403),
+    ("example.net", "http://example.net/", 403),
+    ("example.net", "null", 403),
+])
+def test_the_servers_own_origin_is_let_in(host, origin, status):
+    """As clients that are no browsers name it: websocket-client, paho-mqtt."""
+    with serving(Upgrades(None), origins=["https://example.org"]) as server, Http(server.port) as http:
+        http.send(handshake("/ws", f"Origin: {origin}", host=host))
+        assert http.answer().status == status
+
+
+def test_an_origin_that_comes_twice_is_not_let_in():
+    with serving(Upgrades(None), origins=["https://example.org"]) as server, Http(server.port) as http:
+        http.send(handshake("/ws", "Origin: http://test", "Origin: http://test"))
+        assert http.answer().status == 403
+
+
 def test_on_open_sends_before_anything():
     class Greets:
         def on_open(self, ws):
