@@ -20,7 +20,7 @@ from libc.string cimport strerror
 from c1m.buf cimport Block, Slice, block_copy, block_unref, put, put_text
 from c1m.files cimport files_directory
 from c1m.handlers import Closed, Reject
-from c1m.http cimport GET, HttpRequest
+from c1m.http cimport GET, SEC_WEBSOCKET_PROTOCOL, HttpRequest, value_of
 from c1m.linux cimport EMFILE, ENFILE, ENOMEM, close
 from c1m.reactor cimport (
     MAX_PEER_TEXT, NOTE_FULL, NOTE_NOT_FULL, NOTIFY_DRAIN, Conn, clock_read, conn_peer, conn_send, handle_of,
@@ -291,6 +291,19 @@ cdef void call_note(Calls *k, int what, int number) noexcept nogil:
         else:
             reason = strerror(number).decode("utf-8", "replace")
             app.log(logging.ERROR, f"epoll can't watch a new connection, which was closed: {reason}")
+
+
+cdef void call_unagreed(void *owner, const Exchange *x, const WsRoute *route) noexcept nogil:
+    """Many clients fail such a connection, and here nothing would say why."""
+    cdef Calls *k = <Calls *>owner
+    cdef Slice first = value_of(x.request, SEC_WEBSOCKET_PROTOCOL)
+    gil_take(k)
+    with gil:
+        path, offered = route.path.at[:route.path.n].decode(), first.at[:first.n].decode("latin-1")
+        (<Application>k.app).log(
+            logging.WARNING,
+            f"{path}: a client offers the subprotocols {offered[:200]!r}, and none was agreed on: browsers and others then"
+            " end the connection. See `subprotocols` of Server.websocket; this is logged once for each route")
 
 
 cdef bint call_list(void *owner, Exchange *x, const Mount *m) noexcept nogil:

@@ -32,7 +32,7 @@ cdef int handshake_check(const HttpRequest *r, const WsRoute *route, Handshake *
         return 400
     if not origin_allowed(r, route):
         return 403
-    if not extensions_agree(r, route, h) or not protocols_ok(r):
+    if not extensions_agree(r, route, h) or not protocols_ok(r, h):
         return 400
     h.protocol = protocol_chosen(r, route)
     return 101
@@ -65,7 +65,7 @@ cdef bint extensions_agree(const HttpRequest *r, const WsRoute *route, Handshake
     return True
 
 
-cdef bint protocols_ok(const HttpRequest *r) noexcept nogil:
+cdef bint protocols_ok(const HttpRequest *r, Handshake *h) noexcept nogil:
     """Whether the subprotocols on offer, if any, are tokens, each there once (RFC 6455 section 4.1, item 10). A list of none
     is taken for no offer, as RFC 9110 section 5.6.1 has it of empty elements: some clients send it."""
     cdef Slice[MAX_OFFERED] items
@@ -82,6 +82,7 @@ cdef bint protocols_ok(const HttpRequest *r) noexcept nogil:
                 if same(items[j], items[count]):
                     return False
             count += 1
+    h.offered = count > 0
     return count < MAX_OFFERED
 
 

@@ -306,7 +306,9 @@ class RouteOptions(Options):
     subprotocols: tuple[str, ...] = option(
         (),
         Several(Token(), most=LIMITS["subprotocols"]),
-        "of those the client offers, the first in this order is agreed on",
+        """of those the client offers, the first in this order is agreed on. Browsers and many other clients end a
+        connection for which they offered some and got none: the first on each route is logged, and
+        stats()["routes"] counts them as ``no_subprotocol``""",
     )
     max_send_queue: int = option(
         1 << 20,

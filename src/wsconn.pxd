@@ -74,6 +74,7 @@ cdef struct WsRoute:             # where WebSocket is spoken
     uint8_t compression          # Compression
     DeflateSettings deflate
     Deflater *deflaters[MAX_WINDOW_BITS + 1]  # by window bits, made when first needed; for SHARED_COMPRESSION
+    uint64_t no_subprotocol      # connections of clients that offer some, and none was agreed on
     uint64_t dropped             # messages dropped for slow readers
     uint64_t closed_slow         # connections closed for being one
 

@@ -395,6 +395,27 @@ def test_subprotocols_by_the_servers_order(offered, agreed):
             assert ws.message() == (TEXT, str(agreed).encode())
 
 
+@pytest.mark.parametrize("handler", [None, echo])
+def test_clients_that_offer_subprotocols_in_vain_are_counted_and_the_first_is_logged(caplog, handler):
+    offer = "Sec-WebSocket-Protocol: graphql-ws, chat"
+    server = c1m.Server(ports=[0])
+    server.websocket("/ws", handler, subprotocols="mqtt")
+    server.websocket("/other", handler)
+    with caplog.at_level(logging.WARNING), server:
+        for target, *fields in (
+            ("/ws",), ("/ws", "Sec-WebSocket-Protocol:"), ("/ws", "Sec-WebSocket-Protocol: mqtt, chat"),
+            ("/ws", offer), ("/ws", offer), ("/other", offer),
+        ):
+            with Http(server.ports[0]) as http:
+                http.send(handshake(target, *fields))
+                assert http.answer().status == 101
+        routes = server.stats()["routes"]
+    assert (routes["/ws"]["no_subprotocol"], routes["/other"]["no_subprotocol"]) == (2, 1)
+    logged = [record.getMessage() for record in caplog.records]
+    assert [message.split(":")[0] for message in logged] == ["/ws", "/other"]
+    assert all("'graphql-ws, chat'" in message for message in logged)
+
+
 def test_origins():
     upgrades = Upgrades(None)
     with serving(upgrades, origins=["https://example.org", "http://localhost:8080"]) as server:
@@ -1249,7 +1270,7 @@ def test_a_message_longer_than_the_backlog_may_be_sent_to_who_reads():
         with WebSocket(server.port) as ws:
             for _ in range(2):
                 assert ws.echo(b"") == (BINARY, bytes(10 * MIB))
-        assert server.stats()["routes"]["/ws"] == {"dropped": 0, "closed_slow": 0}
+        assert server.stats()["routes"]["/ws"] == {"dropped": 0, "closed_slow": 0, "no_subprotocol": 0}
 
 
 def test_one_who_catches_up_in_the_turn_that_found_it_slow_gets_what_comes_later():
@@ -1321,7 +1342,7 @@ def test_a_burst_in_one_turn_makes_nobody_slow():
         ws.send(frame(TEXT, b"go"))
         for i in range(100):
             assert ws.message() == (BINARY, bytes([i]) * 5000)
-        assert server.stats()["routes"]["/ws"] == {"dropped": 0, "closed_slow": 0}
+        assert server.stats()["routes"]["/ws"] == {"dropped": 0, "closed_slow": 0, "no_subprotocol": 0}
 
 
 def test_a_burst_of_published_messages_makes_nobody_slow():
@@ -1334,7 +1355,7 @@ def test_a_burst_of_published_messages_makes_nobody_slow():
         ws.send(frame(TEXT, b"go"))
         for i in range(100):
             assert ws.message() == (BINARY, bytes([i]) * 5000)
-        assert server.stats()["routes"]["/ws"] == {"dropped": 0, "closed_slow": 0}
+        assert server.stats()["routes"]["/ws"] == {"dropped": 0, "closed_slow": 0, "no_subprotocol": 0}
 
 
 # ---- compression ----
