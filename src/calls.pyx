@@ -302,8 +302,8 @@ cdef void call_unagreed(void *owner, const Exchange *x, const WsRoute *route) no
         path, offered = route.path.at[:route.path.n].decode(), first.at[:first.n].decode("latin-1")
         (<Application>k.app).log(
             logging.WARNING,
-            f"{path}: a client offers the subprotocols {offered[:200]!r}, and none was agreed on: browsers and others then"
-            " end the connection. See `subprotocols` of Server.websocket; this is logged once for each route")
+            f"{path}: a client offers the subprotocols {offered[:200]!r}, and none was agreed on: browsers and others"
+            " end the connection then. See `subprotocols` of Server.websocket; this is logged once for each route")
 
 
 cdef bint call_list(void *owner, Exchange *x, const Mount *m) noexcept nogil:

@@ -66,8 +66,8 @@ cdef bint extensions_agree(const HttpRequest *r, const WsRoute *route, Handshake
 
 
 cdef bint protocols_ok(const HttpRequest *r, Handshake *h) noexcept nogil:
-    """Whether the subprotocols on offer, if any, are tokens, each there once (RFC 6455 section 4.1, item 10). A list of none
-    is taken for no offer, as RFC 9110 section 5.6.1 has it of empty elements: some clients send it."""
+    """Whether the subprotocols on offer, if any, are tokens, each there once (RFC 6455 section 4.1, item 10). An
+    empty list is no offer (RFC 9110 section 5.6.1): some clients send it."""
     cdef Slice[MAX_OFFERED] items
     cdef Slice rest
     cdef int i, j, count = 0
@@ -99,8 +99,8 @@ cdef inline bint same(Slice a, Slice b) noexcept nogil:
 
 
 cdef bint origin_allowed(const HttpRequest *r, const WsRoute *route) noexcept nogil:
-    """Whether the route lets scripts of the request's origin in; clients that are no browsers name none, or the server's
-    own (RFC 6455 section 10.2)."""
+    """Whether the route lets scripts of the request's origin in; clients that are no browsers name none, or the
+    server's own (RFC 6455 section 10.2)."""
     cdef int i
     if route.origins_n == 0 or not has(r, ORIGIN):
         return True

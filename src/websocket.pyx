@@ -490,7 +490,7 @@ cdef class WebSocket:
             wsconn_of(c).client_closed = False
         self.app.report(error, "WebSocket handler")
         if c != NULL:
-            wsconn_fail(&self.app.ws, c, WS_INTERNAL_ERROR)
+            wsconn_fail(&self.app.ws, c, WS_INTERNAL_ERROR, b"handler failed")
 
     cdef wake_waiters(self):
         """Few enough bytes wait, or the connection has gone: coroutines that await send() go on. Raises nothing."""

@@ -100,7 +100,7 @@ cdef bint wsconn_open(WsServer *w, Conn *c, uint16_t route, const DeflateTerms *
 cdef size_t wsconn_readable(void *owner, Conn *c, uint8_t *bytes, size_t n) noexcept nogil
 cdef void wsconn_shutdown(void *owner, Conn *c) noexcept nogil
 cdef void wsconn_close(WsServer *w, Conn *c, int code, Block *reason) noexcept nogil
-cdef void wsconn_fail(WsServer *w, Conn *c, int code) noexcept nogil
+cdef void wsconn_fail(WsServer *w, Conn *c, int code, const char *reason) noexcept nogil
 cdef void wsconn_ping(WsServer *w, Conn *c, Block *block) noexcept nogil
 cdef void wsconn_pause(WsServer *w, Conn *c, uint32_t serial, bint paused) noexcept nogil
 cdef Block *message_new(uint8_t opcode, const void *bytes, size_t n) noexcept nogil

@@ -516,12 +516,12 @@ def test_on_open_may_close():
         (close(1000), 1000, ""),
         (close(4321, b"why not"), 4321, "why not"),
         (frame(CLOSE), 1005, ""),
-        (frame(TEXT, b"\xff"), 1007, ""),
-        (frame(TEXT, b"x" * 1001), 1009, ""),
-        (frame(BINARY, b"x" * 600, fin=False) + frame(CONTINUATION, b"x" * 600), 1009, ""),
-        (frame(3, b""), 1002, ""),
-        (frame(CLOSE, b"\x03"), 1002, ""),
-        (close(1000, b"\xff"), 1007, ""),
+        (frame(TEXT, b"\xff"), 1007, "text is not UTF-8"),
+        (frame(TEXT, b"x" * 1001), 1009, "message over the limit"),
+        (frame(BINARY, b"x" * 600, fin=False) + frame(CONTINUATION, b"x" * 600), 1009, "message over the limit"),
+        (frame(3, b""), 1002, "unknown opcode"),
+        (frame(CLOSE, b"\x03"), 1002, "close frame of one byte"),
+        (close(1000, b"\xff"), 1007, "close reason is not UTF-8"),
     ],
 )
 def test_the_code_that_on_close_gets(sent, code, reason):
@@ -566,10 +566,21 @@ def test_a_silent_client_is_pinged_and_then_closed():
         assert client.frame() == (True, PING, b"")
         assert client.closing() == 1011
         client.close()
-        assert recorder.next("close") == (1011, "")
+        assert recorder.next("close") == (1011, "ping not answered")
 
 
 # ---- handlers that raise ----
+
+
+def test_a_client_is_told_why_it_is_closed():
+    class Raises(Recorder):
+        def on_message(self, ws, message):
+            raise ValueError
+
+    with open_pair(Raises()) as (_, recorder, client, _):
+        client.send(frame(TEXT, b"x"))
+        assert client.frame() == (True, CLOSE, struct.pack("!H", 1011) + b"handler failed")
+        assert recorder.next("close") == (1011, "handler failed")
 
 
 def test_a_handler_that_raises_is_logged_and_harms_no_other(caplog):
@@ -1198,7 +1209,7 @@ def test_when_slow_messages_are_dropped_and_counted(when_slow, topic):
 @pytest.mark.parametrize("topic", [False, True], ids=["sent", "published"])
 def test_when_slow_closes_with_1013(topic):
     got, control, stats = flooded("close", topic)
-    assert control[-1] == (CLOSE, struct.pack("!H", 1013))
+    assert control[-1] == (CLOSE, struct.pack("!H", 1013) + b"client reads too slowly")
     assert got == list(range(len(got)))
     assert 0 < len(got) < FLOOD
     assert stats["closed_slow"] == 1
@@ -1212,7 +1223,7 @@ def test_on_close_gets_1013_when_too_slow():
         until(lambda: server.stats()["routes"]["/ws"]["closed_slow"] == 1, "it to be given up")
         client.drained()
         client.close()
-        assert recorder.next("close") == (1013, "")
+        assert recorder.next("close") == (1013, "client reads too slowly")
 
 
 def test_one_slow_subscriber_does_not_hold_up_the_others():
@@ -1449,7 +1460,7 @@ def test_a_bomb_is_1009(compression, fragments):
         assert ws.closing() == 1009
         assert ws.rest() == b""
         ws.close()
-        assert recorder.next("close") == (1009, "")
+        assert recorder.next("close") == (1009, "message over the limit")
 
 
 def test_what_is_no_deflate_data_or_inflates_to_no_utf8_is_1007():

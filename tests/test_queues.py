@@ -67,7 +67,7 @@ def test_what_was_published_before_the_end_arrives_before_1001():
         with client:
             got = [client.frame() for _ in range(31)]
         assert [payload for _, _, payload in got[:30]] == [b"%d" % i for i in range(30)]
-        assert got[30][1:] == (CLOSE, (1001).to_bytes(2, "big"))
+        assert got[30][1:] == (CLOSE, (1001).to_bytes(2, "big") + b"server stopping")
 
 
 def test_a_thread_that_asks_for_more_than_can_be_done_is_slowed_down_but_not_stopped():
@@ -453,7 +453,7 @@ def test_on_close_tells_1001_where_the_server_left_and_the_client_did_not_answer
     with server:
         client = WebSocket(server.ports[0])
         recorder.next("open")
-    assert recorder.next("close") == (1001, "")
+    assert recorder.next("close") == (1001, "server stopping")
     client.close()
 
 
