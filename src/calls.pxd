@@ -20,6 +20,7 @@ cdef const WsEvents *handler_events() noexcept nogil
 cdef const WsEvents *silent_events() noexcept nogil
 cdef void *call_upgrade(void *owner, Exchange *x, WsRoute *route, Slice *protocol) noexcept nogil
 cdef void call_unreadable(void *owner, Exchange *x, int fault) noexcept nogil
+cdef void call_unagreed(void *owner, const Exchange *x, const WsRoute *route) noexcept nogil
 cdef bint call_list(void *owner, Exchange *x, const Mount *m) noexcept nogil
 cdef void call_note(Calls *k, int what, int number) noexcept nogil
 cdef void calls_release(Calls *k) noexcept nogil

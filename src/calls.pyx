@@ -20,10 +20,11 @@ from libc.string cimport strerror
 from c1m.buf cimport Block, Slice, block_copy, block_unref, put, put_text
 from c1m.files cimport files_broken, files_directory
 from c1m.handlers import Closed, Reject
-from c1m.http cimport GET, HttpRequest
+from c1m.http cimport GET, SEC_WEBSOCKET_PROTOCOL, HttpRequest, value_of
 from c1m.linux cimport EMFILE, ENFILE, ENOMEM, close
 from c1m.reactor cimport (
-    MAX_PEER_TEXT, NOTE_FULL, NOTE_NOT_FULL, NOTE_UNREADABLE, NOTIFY_DRAIN, Conn, conn_peer, conn_send, handle_of,
+    MAX_PEER_TEXT, NOTE_FULL, NOTE_NOT_FULL, NOTE_UNREADABLE, NOTIFY_DRAIN, Conn, clock_read, conn_peer, conn_send,
+    handle_of,
 )
 from c1m.response cimport head_begin, head_end, put_length, respond_status
 from c1m.semantics cimport http_accepts, http_precondition
@@ -48,6 +49,7 @@ cdef enum:
 cdef inline void gil_take(Calls *k) noexcept nogil:
     """Comes before each `with gil`, which then costs next to nothing."""
     if not k.held:
+        k.ws.r.clock_stale = True        # Python takes what time it likes
         k.state = <int>PyGILState_Ensure()
         k.held = True
 
@@ -56,6 +58,8 @@ cdef void calls_release(Calls *k) noexcept nogil:
     """Lets go of the GIL, where it was taken here."""
     if k.held:
         k.held = False
+        clock_read(k.ws.r)
+        k.ws.r.clock_stale = not k.ws.r.iterating
         PyGILState_Release(<PyGILState_STATE>k.state)
 
 
@@ -303,6 +307,19 @@ cdef void call_unreadable(void *owner, Exchange *x, int fault) noexcept nogil:
         path = x.path.at[:x.path.n].decode("utf-8", "replace")
         reason = strerror(fault).decode("utf-8", "replace")
         (<Application>(<Calls *>owner).app).log(logging.ERROR, f"{path!r} can't be read: {reason}")
+
+
+cdef void call_unagreed(void *owner, const Exchange *x, const WsRoute *route) noexcept nogil:
+    """Many clients fail such a connection, and here nothing would say why."""
+    cdef Calls *k = <Calls *>owner
+    cdef Slice first = value_of(x.request, SEC_WEBSOCKET_PROTOCOL)
+    gil_take(k)
+    with gil:
+        path, offered = route.path.at[:route.path.n].decode(), first.at[:first.n].decode("latin-1")
+        (<Application>k.app).log(
+            logging.WARNING,
+            f"{path}: a client offers the subprotocols {offered[:200]!r}, and none was agreed on: browsers and others"
+            " end the connection then. See `subprotocols` of Server.websocket; this is logged once for each route")
 
 
 cdef bint call_list(void *owner, Exchange *x, const Mount *m) noexcept nogil:

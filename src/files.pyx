@@ -293,9 +293,8 @@ cdef FindResult files_find(
     """Finds what an unescaped path that begins with a slash names; with FILE_FOUND, found is set.
 
     codings: those that the client prefers to the file as it is, best first, 2 bits for each Coding from the low end; 0
-    ends them. The first that there is a sidecar for, not older than the file by a second, is found instead of the
-    file: its path and media type are the file's, its contents, time and ETag its own. Sidecars are looked for once a
-    second at most.
+    ends them. The first that there is a sidecar for, not older than the file, is found in its place: its path and media
+    type are the file's, its contents, time and ETag its own. Sidecars are looked for once a second at most.
     """
     cdef Wanted wanted
     cdef FindResult result

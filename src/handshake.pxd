@@ -9,7 +9,8 @@ from c1m.wsconn cimport WsRoute
 
 cdef struct Handshake:           # what is agreed on
     Slice key
-    Slice protocol               # subprotocol, empty for none
+    bint offered                 # the client offers subprotocols
+    Slice protocol               # the one that is agreed on, empty for none
     bint compressed
     DeflateTerms terms           # where it is
     uint8_t[MAX_AGREED] extension         # to answer with

@@ -5,9 +5,9 @@ Refuses to know: connections, Python. A request and a route go in, a status come
 """
 
 from libc.stdint cimport uint8_t
-from libc.string cimport memcmp
+from libc.string cimport memcmp, strlen
 
-from c1m.buf cimport CLASS, TOKEN, Slice, put, put_text
+from c1m.buf cimport CLASS, TOKEN, Slice, put, put_text, same_letters
 from c1m.deflate cimport DEFLATE_AGREED, DEFLATE_DECLINED, DEFLATE_MALFORMED, deflate_agree
 from c1m.http cimport (
     CHUNKED, ORIGIN, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
@@ -33,7 +33,7 @@ cdef int handshake_check(const HttpRequest *r, const WsRoute *route, Handshake *
         return 400
     if not origin_allowed(r, route):
         return 403
-    if not extensions_agree(r, route, h) or not protocols_ok(r):
+    if not extensions_agree(r, route, h) or not protocols_ok(r, h):
         return 400
     h.protocol = protocol_chosen(r, route)
     return 101
@@ -66,14 +66,13 @@ cdef bint extensions_agree(const HttpRequest *r, const WsRoute *route, Handshake
     return True
 
 
-cdef bint protocols_ok(const HttpRequest *r) noexcept nogil:
-    """Whether the subprotocols on offer, if any, are tokens, each there once (RFC 6455 section 4.1, item 10)."""
+cdef bint protocols_ok(const HttpRequest *r, Handshake *h) noexcept nogil:
+    """Whether the subprotocols on offer, if any, are tokens, each there once (RFC 6455 section 4.1, item 10). An
+    empty list is no offer (RFC 9110 section 5.6.1): some clients send it."""
     cdef Slice[MAX_OFFERED] items
     cdef Slice rest
     cdef int i, j, count = 0
-    if not has(r, SEC_WEBSOCKET_PROTOCOL):
-        return True
-    for i in range(r.head.count):
+    for i in range(r.head.count if has(r, SEC_WEBSOCKET_PROTOCOL) else 0):
         if r.head.fields[i].id != SEC_WEBSOCKET_PROTOCOL:
             continue
         rest = r.head.fields[i].value
@@ -84,7 +83,8 @@ cdef bint protocols_ok(const HttpRequest *r) noexcept nogil:
                 if same(items[j], items[count]):
                     return False
             count += 1
-    return 0 < count < MAX_OFFERED
+    h.offered = count > 0
+    return count < MAX_OFFERED
 
 
 cdef bint is_token(Slice item) noexcept nogil:
@@ -100,15 +100,46 @@ cdef inline bint same(Slice a, Slice b) noexcept nogil:
 
 
 cdef bint origin_allowed(const HttpRequest *r, const WsRoute *route) noexcept nogil:
-    """Whether the route lets scripts of the request's origin in. Clients that are no browsers name none (RFC 6455
-    section 10.2)."""
+    """Whether the route lets scripts of the request's origin in. Clients that are no browsers name none, or the one of
+    the server itself (RFC 6455 section 10.2)."""
     cdef int i
     if route.origins_n == 0 or not has(r, ORIGIN):
         return True
+    if twice(r, ORIGIN):
+        return False
     for i in range(route.origins_n):
         if same(route.origins[i], value_of(r, ORIGIN)):
-            return not twice(r, ORIGIN)
-    return False
+            return True
+    return is_own(value_of(r, ORIGIN), r.host)
+
+
+cdef bint is_own(Slice origin, Slice host) noexcept nogil:
+    """Whether an origin's authority is the one that the request is for, where none is named the scheme's port."""
+    if begins(origin, b"http://"):
+        return same_authority(Slice(origin.at + 7, origin.n - 7), host, b":80")
+    return begins(origin, b"https://") and same_authority(Slice(origin.at + 8, origin.n - 8), host, b":443")
+
+
+cdef inline bint begins(Slice origin, const char *scheme) noexcept nogil:
+    return origin.n > strlen(scheme) and same_letters(origin.at, scheme, strlen(scheme))
+
+
+cdef bint same_authority(Slice a, Slice b, const char *port) noexcept nogil:
+    cdef size_t i
+    a, b = without(a, port), without(b, port)
+    if a.n != b.n or a.n == 0:
+        return False
+    for i in range(a.n):
+        if a.at[i] | 0x20 != b.at[i] | 0x20:     # of what may stand in a host, this changes letters only
+            return False
+    return True
+
+
+cdef inline Slice without(Slice authority, const char *port) noexcept nogil:
+    cdef size_t n = strlen(port)
+    if authority.n > n and memcmp(authority.at + authority.n - n, port, n) == 0:
+        authority.n -= n
+    return authority
 
 
 cdef Slice protocol_chosen(const HttpRequest *r, const WsRoute *route) noexcept nogil:

@@ -230,6 +230,10 @@ cdef void upgrade(HttpServer *h, Exchange *x, int route) noexcept nogil:
         object = h.upgrade(h.owner, x, h.ws.routes[route], &agreed.protocol)
         if object == NULL:
             return
+    if agreed.offered and agreed.protocol.n == 0:
+        h.ws.routes[route].no_subprotocol += 1
+        if h.ws.routes[route].no_subprotocol == 1:
+            h.unagreed(h.owner, x, h.ws.routes[route])
     to = conn_reserve(h.r, x.c, MAX_HEAD + agreed.protocol.n)
     to = handshake_head(to, &agreed)
     head_count(x, 101)

@@ -15,6 +15,7 @@ cdef extern from *:
     #include <netinet/tcp.h>
     #include <pthread.h>
     #include <signal.h>
+    #include <string.h>
     #include <sys/epoll.h>
     #include <sys/eventfd.h>
     #include <sys/ioctl.h>
@@ -29,10 +30,41 @@ cdef extern from *:
     #include <time.h>
     #include <unistd.h>
 
-    /* sendfile(2) has no MSG_NOSIGNAL: a lost connection is not to end the process. Python starts so. */
+    /* sendfile(2) has no MSG_NOSIGNAL: a SIGPIPE of its own is blocked meanwhile, and taken back. For longer it is not,
+       for what handlers start would inherit that. */
+    static inline ssize_t c1m_sendfile(int out, int file, off_t *offset, size_t n) {
+        static const struct timespec now = {0, 0};
+        sigset_t pipe, before;
+        ssize_t sent;
+        int fault;
+        sigemptyset(&pipe);
+        sigaddset(&pipe, SIGPIPE);
+        pthread_sigmask(SIG_BLOCK, &pipe, &before);
+        sent = sendfile(out, file, offset, n);
+        fault = errno;
+        /* A connection that is lost in the middle gives a short count, and the signal all the same. */
+        if ((sent < 0 ? fault == EPIPE : (size_t)sent < n) && !sigismember(&before, SIGPIPE))
+            while (sigtimedwait(&pipe, NULL, &now) < 0 && errno == EINTR);
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        errno = fault;
+        return sent;
+    }
+
+    /* Where a lost connection or pipe would end the process, it is not to. Python starts so. */
     static inline void c1m_ignore_sigpipe(void) {
         struct sigaction now;
         if (sigaction(SIGPIPE, NULL, &now) == 0 && now.sa_handler == SIG_DFL) signal(SIGPIPE, SIG_IGN);
+    }
+
+    /* Bytes that a TCP connection's peer has acknowledged since it was opened (tcpi_bytes_acked, which netinet/tcp.h
+       does not know), or -1. */
+    static inline long long c1m_acknowledged(int fd) {
+        unsigned char info[256];
+        socklen_t n = sizeof(info);
+        long long acknowledged;
+        if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, &n) < 0 || n < 128) return -1;
+        memcpy(&acknowledged, info + 120, 8);
+        return acknowledged;
     }
 
     /* Has malloc keep up to `idle` freed bytes, of blocks below `block` bytes, for what comes next (mallopt(3)). */
@@ -77,11 +109,14 @@ cdef extern from *:
     ssize_t recv(int fd, void *bytes, size_t n, int flags) noexcept nogil
     ssize_t send(int fd, const void *bytes, size_t n, int flags) noexcept nogil
     ssize_t sendmsg(int fd, const msghdr *message, int flags) noexcept nogil
-    ssize_t sendfile(int out, int file, int64_t *offset, size_t n) noexcept nogil
+    ssize_t sendfile "c1m_sendfile"(int out, int file, int64_t *offset, size_t n) noexcept nogil
     int shutdown(int fd, int how) noexcept nogil
     unsigned long FIONREAD       # tcp(7), unix(7): bytes that wait to be received
     unsigned long SIOCOUTQ       # tcp(7), unix(7): bytes sent and not yet acknowledged, or not yet read
     int ioctl(int fd, unsigned long request, ...) noexcept nogil
+
+    # tcp(7)
+    int64_t tcp_acknowledged "c1m_acknowledged"(int fd) noexcept nogil
 
     # ip(7), ipv6(7), inet_ntop(3)
     struct in_addr:

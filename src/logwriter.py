@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import select
+import signal
 import threading
 from collections.abc import Callable
 
@@ -52,6 +53,7 @@ class LogWriter:
         return fd
 
     def _run(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})  # for a pipe whose reader has gone
         try:
             self._move()
         except Exception:

@@ -42,6 +42,7 @@ from c1m.kinds import (
 from c1m.site import COMPRESSION, LIMITS, WHEN_SLOW
 
 MAX_MESSAGE = (1 << 31) - 1      # bytes
+MAX_PING_INTERVAL = 45.0         # seconds, by default: nginx and load balancers drop what is silent for 60
 MAX_CACHE_FILES = 1 << 22
 MAX_CACHE_BYTES = 1 << 40
 MAX_MEDIA_TYPES = 1024           # beside those that are known; c1m.files has room for 4096 in all
@@ -394,22 +395,27 @@ class RouteOptions(Options, group="WebSocket"):
         None,
         Seconds(),
         "seconds of silence after which a ping is sent, so that a client that lives stays connected",
-        shown=": half of idle_timeout",
+        shown=": half of idle_timeout, or 45 if that is less: proxies often give up what is silent for 60",
         flag=Flag("Silence after which a ping is sent. It must be less than --idle-timeout."),
     )
     origins: tuple[str, ...] = option(
         (),
         Several(Origin("null"), most=LIMITS["origins"]),
-        """the origins whose scripts may connect, such as ``"https://example.org"``; others get 403. ``"null"`` is
-        that of a page from a file, but also of any that is sandboxed. Clients that are no browsers name none,
-        and are let in""",
+        """the origins whose scripts may connect, such as ``"https://example.org"``, beside the server's own, which
+        is the Host that the request names; others get 403. ``"null"`` is that of a page from a file, but also of
+        any that is sandboxed. Clients that name none are let in. This keeps the pages of other sites from
+        connecting with the cookies of whoever looks at them (cross-site WebSocket hijacking). It keeps out no
+        client that is no browser, for these may name what they like, and no page whose own host name was made to
+        lead here (DNS rebinding): against that, have the proxy or on_upgrade refuse hosts that are not yours""",
         shown=": any",
         flag=Flag("Origin whose scripts may connect, such as https://example.org.", "--origin"),
     )
     subprotocols: tuple[str, ...] = option(
         (),
         Several(Token(), most=LIMITS["subprotocols"]),
-        "of those the client offers, the first in this order is agreed on",
+        """of those the client offers, the first in this order is agreed on. Browsers and many other clients end a
+        connection for which they offered some and got none: the first on each route is logged, and
+        stats()["routes"] counts them as ``no_subprotocol``""",
         flag=Flag("Subprotocol: of those the client offers, the first given here is agreed on.", "--subprotocol"),
     )
     max_send_queue: int = option(
@@ -450,7 +456,7 @@ class RouteOptions(Options, group="WebSocket"):
 
     def check_together(self) -> None:
         if self.ping_interval is None:
-            self.ping_interval = self.idle_timeout / 2
+            self.ping_interval = min(self.idle_timeout / 2, MAX_PING_INTERVAL)
         elif self.ping_interval >= self.idle_timeout:
             raise ValueError(
                 f"ping_interval: {self.ping_interval} is not less than the idle_timeout, {self.idle_timeout}"

@@ -133,6 +133,7 @@ cdef struct Reactor:
     FdQueue ready                # connections to be dispatched although no event may come
     FdQueue flush                # connections whose send queue is to be sent at the end of the iteration
     bint iterating
+    bint clock_stale             # the clock is to be read again: between iterations, and since Python was called
     bint nudged                  # the waker was written to because something waits for the next iteration
     int64_t until_ns             # when this iteration's files have had their time (CLOCK_MONOTONIC)
     size_t share                 # bytes of queued output that each connection may send in this iteration
@@ -142,9 +143,20 @@ cdef struct Reactor:
     TimeoutClass[MAX_TIMEOUT_CLASSES] timeouts
     int timeouts_n
     uint8_t write_timeout, linger_timeout
-    int64_t now_ms               # CLOCK_MONOTONIC_COARSE, read once an iteration
+    int64_t now_ms               # CLOCK_MONOTONIC_COARSE, read once an iteration, and again where it may be stale
     int64_t unix_s               # CLOCK_REALTIME_COARSE, likewise
     uint32_t tick
+    int64_t scan_ms              # the clock before the scan: one epoll_wait, or as many as it takes to hear of all that
+    uint32_t scan_tick           # had come when the first was called
+    int scan_events              # events that the scan has brought so far; 0: the next epoll_wait begins one
+    uint64_t scans               # that were made to their end
+    int64_t heard_ms             # what had come before this has been read, but for what READY connections left
+    uint32_t heard_tick          # likewise
+    bint overdue                 # a deadline before heard_tick may not have been dealt with
+    uint32_t pass_left           # connections until the ready queue has been gone through once more
+    uint32_t passes              # how often it has been, since READY_PASSES were counted last
+    uint32_t pass_tick           # heard_tick when this count began
+    uint32_t read_tick           # of what came before this, READY connections too have read all that a kernel may hold
     bint interrupted             # a signal came: run returns so that Python may look
     int fault                    # errno of an epoll_wait that failed: nothing can be served any more
     bint forked                  # this is the child of a fork, where everything was closed
@@ -156,6 +168,7 @@ cdef struct Reactor:
     int asked                    # written by other threads before they wake us: Asked
     int64_t grace_ms             # likewise
     bint shutting_down
+    uint64_t shutdown_scan       # which `scans` must have reached before connections hear of it
     int shutdown_fd              # the next to hear of it
     int64_t shutdown_by_ms       # when it ends, whatever is in flight
     Callbacks on
@@ -179,12 +192,15 @@ cdef void signals_unwatch(Reactor *r) noexcept nogil
 cdef void reactor_forget(Reactor *r) noexcept nogil
 cdef uint8_t protocol_add(Reactor *r, Protocol protocol) noexcept nogil
 cdef uint8_t timeout_class(Reactor *r, int64_t ms) noexcept nogil
+cdef void clock_read(Reactor *r) noexcept nogil
 cdef void conn_deadline(Reactor *r, Conn *c, uint8_t timeout) noexcept nogil
 cdef uint8_t *conn_reserve(Reactor *r, Conn *c, size_t n) noexcept nogil
 cdef void conn_send(Reactor *r, Conn *c, Block *block, int64_t at, size_t n) noexcept nogil
 cdef void conn_enqueue(Reactor *r, Conn *c, Block *block, int64_t at, size_t n, uint32_t tag) noexcept nogil
 cdef void conn_try_flush(Reactor *r, Conn *c) noexcept nogil
 cdef size_t conn_drop(Reactor *r, Conn *c, uint32_t tag, size_t down_to) noexcept nogil
+cdef bint conn_behind(const Reactor *r, const Conn *c) noexcept nogil
+cdef int64_t conn_taken(const Reactor *r, const Conn *c) noexcept nogil
 cdef void conn_pause(Reactor *r, Conn *c, bint paused) noexcept nogil
 cdef void conn_peer(const Reactor *r, const Conn *c, char *to) noexcept nogil
 cdef void conn_finish(Reactor *r, Conn *c, bint linger) noexcept nogil

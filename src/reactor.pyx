@@ -11,6 +11,10 @@ An iteration:
 
 Each of these stages but the last has a budget of time; what is left over comes first in the next iteration.
 
+A deadline falls only when all that had come before it has been read, however long a handler kept the thread. An
+epoll_wait that returns fewer than EVENTS events has told of all that had come when it was called; else it takes some
+more, together a scan. What counts for deadlines is heard_tick, the clock before the last whole scan.
+
 Invariants a change must keep:
 - The fd is the index. An entry is FREE or whole; only conn_open, conn_finish, conn_close and reclaim move it between.
 - Between iterations an idle connection has input, output and session NULL. Between dispatches write_n is 0.
@@ -21,6 +25,9 @@ Invariants a change must keep:
 - A connection is WRITE_BLOCKED from when the kernel would not take all until its queue is empty. So long its deadline
   is the write timeout's, and conn_deadline leaves it alone; `drained` then sets another.
 - The write buffer is the current connection's. What others are sent meanwhile goes through conn_enqueue.
+- A deadline falls by heard_tick, never by tick, and not while its connection is READY or its reading waits for the
+  flush queue, until the ready queue has been gone through READY_PASSES times.
+- Whoever calls Python within an iteration sets clock_stale first, and clears it when the clock has been read after.
 - READY and UNFLUSHED say that an fd is in that queue, and outlive its connection: the queue has each fd once.
 - Every byte passes transport's net_recv, net_send, net_sendv or net_sendfile.
 """
@@ -39,7 +46,8 @@ from c1m.linux cimport (
     sockaddr_in, sockaddr_in6, sockaddr_storage, timespec,
 )
 from c1m.transport cimport (
-    NET_LOST, NET_UNREADABLE, net_end, net_recv, net_send, net_sendfile, net_sendv, net_unacknowledged, net_unread,
+    NET_LOST, NET_UNREADABLE, net_end, net_recv, net_send, net_sendfile, net_sendv, net_taken, net_unacknowledged,
+    net_unread,
 )
 
 cdef extern from *:
@@ -54,6 +62,8 @@ cdef enum:
     EXPIRED_NS = 4000000         # to deadlines that have passed,
     SHUTDOWN_NS = 4000000        # to telling connections of a shutdown,
     FLUSH_NS = 250000            # and to the flush queue: what is published to many is the longest work of all
+    READY_PASSES = 64            # visits in which a READY connection has read what came before its deadline: a kernel's
+    # buffer of 8 MiB, above what Linux allows by default (tcp_rmem)
     CLOCK_EVERY = 8              # connections between two looks at the clock in such a stage
     MAX_RUNS = 256               # segments in one sendmsg
     ITERATION_SENDS = 16 << 20   # bytes of queued output in an iteration, shared by the connections dispatched in it:
@@ -69,6 +79,7 @@ cdef enum:
     MAX_TABLE = 1 << 24          # entries, whatever RLIMIT_NOFILE is
     MAX_WAIT_MS = 1 << 30        # of one epoll_wait
     NEVER = 0x7fffffff           # ticks
+    LONG_AGO_MS = 1              # of CLOCK_MONOTONIC
 
 
 # ---- the table ----
@@ -240,6 +251,18 @@ cdef void listeners_watch(Reactor *r, bint on) noexcept nogil:
             r.noted = True
             r.noted_tick = r.tick
             r.on.note(r.on.app, NOTE_FULL, 0)
+
+
+cdef void listeners_drain(Reactor *r) noexcept nogil:
+    """Accepts all who wait: to close a listener would cut them off."""
+    cdef int fd
+    cdef uint64_t before
+    for fd in range(r.listeners_top + 1):
+        if r.table[fd].protocol == LISTENER:
+            before = r.accepted - 1
+            while before != r.accepted and not r.full:
+                before = r.accepted
+                listener_ready(r, fd)
 
 
 cdef void listeners_close(Reactor *r) noexcept nogil:
@@ -631,6 +654,16 @@ cdef bint client_reads(Reactor *r, Conn *c) noexcept nogil:
     return c.output.unacknowledged < before
 
 
+cdef bint conn_behind(const Reactor *r, const Conn *c) noexcept nogil:
+    """Whether there is output that the client has not taken, be it that the kernel alone holds it."""
+    return c.output != NULL or net_unacknowledged(fd_of(r, c)) > 0
+
+
+cdef int64_t conn_taken(const Reactor *r, const Conn *c) noexcept nogil:
+    """A number that grows whenever the client takes some of what the kernel holds for it."""
+    return net_taken(fd_of(r, c))
+
+
 cdef void queue_free(Reactor *r, Conn *c) noexcept nogil:
     cdef Segment *segment
     if c.output == NULL:
@@ -747,8 +780,8 @@ cdef void conn_deadline(Reactor *r, Conn *c, uint8_t timeout) noexcept nogil:
 cdef inline void deadline_set(Reactor *r, Conn *c, uint8_t timeout) noexcept nogil:
     cdef TimeoutClass *list = &r.timeouts[timeout]
     cdef uint32_t due
-    if not r.iterating:
-        clock_read(r)            # the last iteration may be long ago
+    if r.clock_stale:
+        clock_read(r)
     due = r.tick + list.ticks
     # Within a tick nothing moves, so a busy connection touches its neighbours' lines only 16 times a second.
     if c.timeout == timeout and c.tick == due:
@@ -784,21 +817,48 @@ cdef void deadlines_expire(Reactor *r) noexcept nogil:
     """Deals with deadlines that have passed, for a while; those that are left are overdue in the next iteration."""
     cdef uint32_t n = 0
     cdef int64_t until = 0
-    cdef int i
+    cdef int i, fd, timeout
+    cdef bint left = False
     cdef Conn *c
     for i in range(1, r.timeouts_n):
-        while r.timeouts[i].first >= 0:
-            c = &r.table[r.timeouts[i].first]
-            if <int32_t>(r.tick - c.tick) < 0:
+        fd = r.timeouts[i].first
+        while fd >= 0:
+            c = &r.table[fd]
+            if <int32_t>(r.heard_tick - c.tick) < 0:
                 break
+            fd = c.next
+            if unread(r, c):
+                left = True
+                continue
             if n == CLOCK_EVERY:
                 until = nanoseconds() + EXPIRED_NS
             elif n > CLOCK_EVERY and n & (CLOCK_EVERY - 1) == 0 and nanoseconds() >= until:
                 return
             n += 1
+            timeout = c.timeout
             deadline_unlink(r, c)
             if not c.flags & CLOSED:
-                deadline_expire(r, c, i)
+                deadline_expire(r, c, timeout)
+    r.overdue = left
+
+
+cdef inline bint unread(const Reactor *r, const Conn *c) noexcept nogil:
+    """Whether some of what came before a connection's deadline may be unread, for no fault of the client's."""
+    return ((c.flags & READY or c.flags & (READ_PAUSED | UNFLUSHED) == READ_PAUSED | UNFLUSHED) and
+            not c.flags & (LINGERING | CLOSED) and <int32_t>(r.read_tick - c.tick) < 0)
+
+
+cdef inline void passed(Reactor *r, uint32_t n) noexcept nogil:
+    """n connections of the ready queue were visited."""
+    if n < r.pass_left:
+        r.pass_left -= n
+        return
+    r.pass_left = r.ready.count
+    r.passes += 1
+    if r.passes >= READY_PASSES:
+        r.read_tick = r.pass_tick
+        r.pass_tick = r.heard_tick
+        r.passes = 0
 
 
 cdef inline void deadline_expire(Reactor *r, Conn *c, int timeout) noexcept nogil:
@@ -849,8 +909,16 @@ cdef void clock_read(Reactor *r) noexcept nogil:
 
 cdef void reactor_iterate(Reactor *r, int wait_ms) noexcept nogil:
     """Waits for something to happen, so long at the most, and deals with it."""
-    cdef int i, n = epoll_wait(r.epoll, r.events, EVENTS, wait_ms), later = 0
-    if n < 0:
+    cdef int i, n, later = 0
+    cdef bint heard = False
+    if r.scan_events == 0:
+        r.scan_ms, r.scan_tick = r.now_ms, r.tick    # of the last iteration: early enough
+    n = epoll_wait(r.epoll, r.events, EVENTS, wait_ms)
+    if n >= 0:
+        # epoll tells first of what came first: with as many events as there are descriptors, it has told of all.
+        heard = n < EVENTS or r.scan_events > r.top
+        r.scan_events = 0 if heard else r.scan_events + n
+    else:
         r.interrupted = errno == EINTR
         r.fault = 0 if errno == EINTR else errno
         n = 0
@@ -860,6 +928,7 @@ cdef void reactor_iterate(Reactor *r, int wait_ms) noexcept nogil:
     r.share = max(<size_t>MIN_SHARE, min(<size_t>MAX_SHARE, <size_t>ITERATION_SENDS // (n + r.ready.count + 1)))
     r.until_ns = nanoseconds() + FILES_NS
     clock_read(r)
+    r.clock_stale = False
     for i in range(n):
         if i + 1 < n:
             prefetch(&r.table[<uint32_t>r.events[i + 1].data.u64])
@@ -874,8 +943,15 @@ cdef void reactor_iterate(Reactor *r, int wait_ms) noexcept nogil:
     if r.ready.count:
         ready_run(r)
         r.on.release(r.on.app)
-    deadlines_expire(r)
-    if r.shutting_down:
+    if heard:
+        r.scans += 1
+        if r.heard_tick != r.scan_tick:
+            r.heard_tick = r.scan_tick
+            r.overdue = True
+        r.heard_ms = r.scan_ms
+    if r.overdue:
+        deadlines_expire(r)
+    if r.shutting_down and r.scans >= r.shutdown_scan:
         shutdown_run(r)
     if r.full and <uint32_t>(r.tick - r.full_tick) >= RETRY_TICKS:
         listeners_watch(r, True)
@@ -886,6 +962,7 @@ cdef void reactor_iterate(Reactor *r, int wait_ms) noexcept nogil:
         reclaim(r)
     r.on.release(r.on.app)
     r.iterating = False
+    r.clock_stale = True         # the next may be long ahead
 
 
 cdef inline void event_ready(Reactor *r, const epoll_event *event) noexcept nogil:
@@ -938,6 +1015,7 @@ cdef void ready_run(Reactor *r) noexcept nogil:
         c.flags &= ~READY
         if c.protocol >= FIRST_PROTOCOL and not c.flags & CLOSED:
             conn_resume(r, c)
+    passed(r, i)
 
 
 cdef inline void conn_resume(Reactor *r, Conn *c) noexcept nogil:
@@ -971,14 +1049,18 @@ cdef void woken(Reactor *r) noexcept nogil:
         if r.shutdown_by_ms == 0:
             r.shutdown_by_ms = r.now_ms + r.grace_ms
         if done or r.now_ms >= r.shutdown_by_ms or asked >= ASKED_STOP:
+            if asked < ASKED_STOP:
+                listeners_drain(r)
             r.shutting_down = True
+            r.shutdown_scan = r.scans + 2       # the scan under way may have begun before
             listeners_close(r)
     if asked >= ASKED_STOP:
-        r.shutdown_by_ms = r.now_ms
+        r.shutdown_by_ms = LONG_AGO_MS
 
 
 cdef void shutdown_run(Reactor *r) noexcept nogil:
-    """Tells connections that the server is about to stop, for a while. None comes once the listeners are closed."""
+    """Tells connections that the server is about to stop, for a while. None comes once the listeners are closed, and
+    what they had sent by then has been read."""
     cdef int n = 0
     cdef int64_t until = nanoseconds() + SHUTDOWN_NS
     cdef Conn *c
@@ -998,7 +1080,7 @@ cdef void shutdown_run(Reactor *r) noexcept nogil:
 
 cdef bint shutdown_done(const Reactor *r) noexcept nogil:
     """Whether there is nothing left to serve, or no more time."""
-    return r.shutting_down and (r.connections == 0 or r.now_ms >= r.shutdown_by_ms)
+    return r.shutting_down and (r.connections == 0 or r.heard_ms >= r.shutdown_by_ms)
 
 
 cdef bint reactor_run(Reactor *r) noexcept nogil:
@@ -1042,6 +1124,7 @@ cdef void reactor_close_all(Reactor *r) noexcept nogil:
     if r.on.release != NULL:
         r.on.release(r.on.app)
     r.iterating = iterating
+    r.clock_stale = True
     r.thread = 0
 
 

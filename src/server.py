@@ -137,8 +137,8 @@ class Server:
 
         on_upgrade returns None to accept, a subprotocol that the client offers, or `Reject`. on_drain is called when
         output that had piled up has left. code is the peer's close code, 1005 if it named none, ours if we ended it,
-        1006 if the connection broke. A handler that raises is logged, and its connection closes with 1011; `Closed`,
-        once that connection is closing, ends it quietly.
+        1006 if the connection broke; reason is the peer's, or ours, "" if none was given. A handler that raises is
+        logged, and its connection closes with 1011; `Closed`, once that connection is closing, ends it quietly.
 
         Under ``async with server`` all but on_upgrade may be coroutine functions, or return what can be awaited. Each
         connection's calls then run one after another. While 16 wait, the client is not read from: with the one that

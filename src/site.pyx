@@ -11,7 +11,9 @@ from libc.string cimport memset
 
 from c1m.accesslog cimport log_free, log_lost, log_new, log_take
 from c1m.buf cimport Slice
-from c1m.calls cimport call_list, call_note, call_unreadable, call_upgrade, calls_release, handler_events, silent_events
+from c1m.calls cimport (
+    call_list, call_note, call_unagreed, call_unreadable, call_upgrade, calls_release, handler_events, silent_events,
+)
 from c1m.deflate cimport DeflateSettings
 from c1m.files cimport (
     MAX_NAME, MAX_INDEX_NAMES, MAX_ROOTS, MediaType, files_forget, files_free, files_index, files_init, files_root,
@@ -95,6 +97,7 @@ cdef class Site(Application):
         if not files_init(&p.files.files, cache_files, cache_bytes) or not hub_init(&self.hub, &self.ws):
             raise MemoryError
         p.http.owner, p.http.upgrade, p.http.list = &p.calls, call_upgrade, call_list
+        p.http.unagreed = call_unagreed
         p.http.head_timeout = self.timeout(head_timeout_ms)
         p.http.keep_alive_timeout = self.timeout(keep_alive_timeout_ms)
         p.files.owner, p.files.unreadable = &p.calls, call_unreadable
@@ -250,6 +253,7 @@ cdef class Site(Application):
             "routes": {
                 self.ws.routes[i].path.at[:self.ws.routes[i].path.n].decode(): {
                     "dropped": self.ws.routes[i].dropped, "closed_slow": self.ws.routes[i].closed_slow,
+                    "no_subprotocol": self.ws.routes[i].no_subprotocol,
                 }
                 for i in range(self.ws.routes_n)
             },

@@ -9,7 +9,7 @@ from libc.string cimport memset
 
 from c1m.linux cimport (
     EAGAIN, EINTR, FIONREAD, MSG_MORE, MSG_NOSIGNAL, SHUT_WR, SIOCOUTQ, errno, ioctl, iovec, msghdr, pread, recv,
-    send, sendfile, sendmsg, shutdown,
+    send, sendfile, sendmsg, shutdown, tcp_acknowledged,
 )
 
 cdef enum:
@@ -74,6 +74,13 @@ cdef inline int net_unacknowledged(int fd) noexcept nogil:
     cdef int n = 0
     ioctl(fd, SIOCOUTQ, &n)
     return n
+
+
+cdef inline int64_t net_taken(int fd) noexcept nogil:
+    """A number that grows whenever the client takes some of what the kernel holds for it; on a Unix-domain socket it
+    shrinks by what is sent."""
+    cdef int64_t taken = tcp_acknowledged(fd)
+    return taken if taken >= 0 else -<int64_t>net_unacknowledged(fd)
 
 
 cdef inline void net_end(int fd) noexcept nogil:

@@ -189,8 +189,8 @@ cdef class Request:
     """What a client asked for when it wanted to open a WebSocket.
 
     path (str): of the URL, unescaped. query (str): what follows its question mark, as it came. headers (dict of str to
-    str): names in lower case; the values of a name that came twice are joined by commas. cookies (dict of str to str).
-    remote (str): the client's address, "" for a Unix-domain socket.
+    str): names in lower case; the values of a name that came twice are joined by commas, those of Cookie by semicolons.
+    cookies (dict of str to str). remote (str): the client's address, "" for a Unix-domain socket.
     """
 
     @property
@@ -200,7 +200,9 @@ cdef class Request:
             for line in self.head.split(b"\r\n"):
                 name, _, value = line.decode("latin-1").partition(":")
                 name, value = name.lower(), value.strip(" \t")
-                self.fields[name] = f"{self.fields[name]}, {value}" if name in self.fields else value
+                if name in self.fields:      # RFC 9110 section 5.3; RFC 9113 section 8.2.3: proxies take cookies apart
+                    value = f"{self.fields[name]}{'; ' if name == 'cookie' else ', '}{value}"
+                self.fields[name] = value
         return self.fields
 
     @property
@@ -494,7 +496,7 @@ cdef class WebSocket:
             wsconn_of(c).client_closed = False
         self.app.report(error, "WebSocket handler")
         if c != NULL:
-            wsconn_fail(&self.app.ws, c, WS_INTERNAL_ERROR)
+            wsconn_fail(&self.app.ws, c, WS_INTERNAL_ERROR, b"handler failed")
 
     cdef wake_waiters(self):
         """Few enough bytes wait, or the connection has gone: coroutines that await send() go on. Raises nothing."""

@@ -4,6 +4,14 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from c1m.buf cimport store32, store_be16, store_be64
 
+cdef extern from *:
+    """
+    #define C1M_LONG_MESSAGE "message over the limit"
+    #define C1M_BAD_TEXT "text is not UTF-8"
+    """
+    const char *WS_LONG_MESSAGE "C1M_LONG_MESSAGE"      # reasons for a close frame; others stand where they are used
+    const char *WS_BAD_TEXT "C1M_BAD_TEXT"
+
 cdef enum Opcode:                # RFC 6455 section 5.2
     WS_CONTINUATION = 0x0
     WS_TEXT = 0x1
@@ -51,7 +59,8 @@ cdef struct WsParser:            # 16 bytes: the state of a connection from one 
     uint8_t utf8                 # state of the UTF-8 decoder in a text message
     uint8_t window_bits          # the caller's: the window that it compresses with, 0 for none; ws does not look at it
 
-# WS_DATA sets all fields but code; WS_CONTROL kind, opcode, first, at, n and key; WS_FAIL kind and code; WS_MORE kind.
+# WS_DATA sets all but code and reason; WS_CONTROL kind, opcode, first, at, n and key; WS_FAIL kind, code and reason;
+# WS_MORE kind.
 cdef struct WsEvent:
     WsKind kind
     uint8_t opcode               # WS_DATA: WS_TEXT or WS_BINARY; WS_CONTROL: WS_CLOSE, WS_PING or WS_PONG
@@ -63,6 +72,7 @@ cdef struct WsEvent:
     uint32_t key                 # unmasks it; 0 for a client
     uint32_t total               # payload of the message that frame headers have announced so far
     uint16_t code                # close code to send
+    const char *reason           # and why, in ASCII: a constant that fits a close frame
 
 cdef void ws_start(WsParser *p, uint8_t role) noexcept nogil
 cdef size_t ws_next(WsParser *p, size_t limit, uint8_t *bytes, size_t n, WsEvent *event) noexcept nogil
@@ -70,6 +80,7 @@ cdef bint ws_take(WsParser *p, const WsEvent *event, uint8_t *to) noexcept nogil
 cdef void ws_mask(uint8_t *to, const uint8_t *bytes, size_t n, uint32_t key) noexcept nogil
 cdef bint ws_text_ok(const uint8_t *bytes, size_t n) noexcept nogil
 cdef int ws_close_code(const uint8_t *payload, size_t n) noexcept nogil
+cdef const char *ws_close_fault(int code, size_t n) noexcept nogil
 cdef bint ws_key_ok(const uint8_t *key, size_t n) noexcept nogil
 cdef void ws_accept(const uint8_t *key, uint8_t *to) noexcept nogil
 cdef bint ws_accept_ok(const uint8_t *key, const uint8_t *accept, size_t n) noexcept nogil

@@ -9,7 +9,7 @@ Drive it so:
     WS_MORE      keep bytes[used:] and call again with more behind them
     WS_DATA      ws_take(parser, &event, to): writes the run's payload, unmasked and, if text, checked, to `to`
     WS_CONTROL   the same; ws_close_code then judges a close frame's payload
-    WS_FAIL      send a close frame with event.code and parse no more
+    WS_FAIL      send a close frame with event.code and event.reason, and parse no more
 
 A server sends ws_header and the payload. A client sends ws_header_masked with a new key for each frame, and the payload
 as ws_mask writes it.
@@ -160,37 +160,39 @@ cdef size_t frame_begin(WsParser *p, size_t limit, uint8_t *bytes, size_t n, WsE
     opcode = bytes[0] & 0x0f
     if bytes[0] & RSV:
         if bytes[0] & RSV != WS_RSV1 or not p.flags & WS_DEFLATE or opcode == WS_CONTINUATION or opcode >= WS_CLOSE:
-            return fail(event, WS_PROTOCOL_ERROR)
+            return fail(event, WS_PROTOCOL_ERROR, b"reserved bit set")
+    if opcode > WS_PONG or WS_BINARY < opcode < WS_CLOSE:
+        return fail(event, WS_PROTOCOL_ERROR, b"unknown opcode")
     if opcode >= WS_CLOSE:
-        if opcode > WS_PONG or not bytes[0] & FIN:
-            return fail(event, WS_PROTOCOL_ERROR)
-    elif opcode > WS_BINARY or (opcode == WS_CONTINUATION) != (p.message != 0):
-        return fail(event, WS_PROTOCOL_ERROR)
+        if not bytes[0] & FIN:
+            return fail(event, WS_PROTOCOL_ERROR, b"fragmented control frame")
+    elif (opcode == WS_CONTINUATION) != (p.message != 0):
+        return fail(event, WS_PROTOCOL_ERROR, b"message inside a message" if opcode else b"continuation of no message")
     if n < 2:
         return 0
     if not (bytes[1] ^ p.flags) & MASK:          # WS_CLIENT is the same bit
-        return fail(event, WS_PROTOCOL_ERROR)
+        return fail(event, WS_PROTOCOL_ERROR, b"masked frame" if p.flags & WS_CLIENT else b"frame not masked")
     length = bytes[1] & 0x7f
     if opcode >= WS_CLOSE and length > WS_MAX_CONTROL:
-        return fail(event, WS_PROTOCOL_ERROR)
+        return fail(event, WS_PROTOCOL_ERROR, b"control frame over 125 bytes")
     if length == 126:
         head = 4
         if n < head:
             return 0
         length = load_be16(bytes + 2)
         if length < 126:
-            return fail(event, WS_PROTOCOL_ERROR)
+            return fail(event, WS_PROTOCOL_ERROR, b"length not in its shortest form")
     elif length == 127:
         head = 10
         if n < head:
             return 0
         length = load_be64(bytes + 2)
         if length < 65536 or length >> 63:
-            return fail(event, WS_PROTOCOL_ERROR)
+            return fail(event, WS_PROTOCOL_ERROR, b"length not in its shortest form, or over 2**63 - 1")
     if (bytes[0] | p.message) & WS_RSV1:
         limit += (limit >> 10) + 64      # what does not compress grows a little: deflate's stored blocks
     if opcode < WS_CLOSE and length > limit - p.size:
-        return fail(event, WS_TOO_BIG)
+        return fail(event, WS_TOO_BIG, WS_LONG_MESSAGE)
     event.key = 0
     if not p.flags & WS_CLIENT:
         if n < head + 4:
@@ -216,9 +218,10 @@ cdef size_t frame_begin(WsParser *p, size_t limit, uint8_t *bytes, size_t n, WsE
     return head
 
 
-cdef inline size_t fail(WsEvent *event, uint16_t code) noexcept nogil:
+cdef inline size_t fail(WsEvent *event, uint16_t code, const char *reason) noexcept nogil:
     event.kind = WS_FAIL
     event.code = code
+    event.reason = reason
     return 0
 
 
@@ -308,6 +311,13 @@ cdef int ws_close_code(const uint8_t *payload, size_t n) noexcept nogil:
     if utf8_run(U_START, payload + 2, n - 2) != U_START:
         return -WS_INVALID_PAYLOAD
     return code
+
+
+cdef const char *ws_close_fault(int code, size_t n) noexcept nogil:
+    """Why ws_close_code has refused a close frame's payload of n bytes, with this code."""
+    if code == WS_INVALID_PAYLOAD:
+        return b"close reason is not UTF-8"
+    return b"close frame of one byte" if n == 1 else b"close code not allowed"
 
 
 # ---- the handshake: key and accept ----

@@ -38,7 +38,7 @@ cdef struct WsCodec:             # the streams of a connection with contexts of 
     Inflater *inflater
     DeflateTerms terms
 
-cdef struct WsConn:              # Conn.session. Of an echo: NULL but while a message is in pieces, or with a codec
+cdef struct WsConn:              # Conn.session. Of an echo NULL but with a message in pieces, a codec, or if behind
     Subscriber subscriber
     void *object                 # the handler's, for WsEvents
     Block *message               # the one that is being received, or NULL
@@ -46,6 +46,8 @@ cdef struct WsConn:              # Conn.session. Of an echo: NULL but while a me
     Block *reason                # of the Close, NULL for none
     uint16_t code                # the client's Close, else ours, else WS_ABNORMAL
     uint32_t pause_serial        # of the newest pause or resume that counts
+    int64_t taken                # conn_taken, when the client was last found reading what lies before our ping
+    bint behind                  # something does lie there
     bint client_closed           # its Close came first: what came before is the handler's still
 
 cdef struct WsEvents:            # what a handler hears of a connection; `owner` is WsServer.owner
@@ -72,6 +74,7 @@ cdef struct WsRoute:             # where WebSocket is spoken
     uint8_t compression          # Compression
     DeflateSettings deflate
     Deflater *deflaters[MAX_WINDOW_BITS + 1]  # by window bits, made when first needed; for SHARED_COMPRESSION
+    uint64_t no_subprotocol      # connections of clients that offer some, and none was agreed on
     uint64_t dropped             # messages dropped for slow readers
     uint64_t closed_slow         # connections closed for being one
 
@@ -97,7 +100,7 @@ cdef bint wsconn_open(WsServer *w, Conn *c, uint16_t route, const DeflateTerms *
 cdef size_t wsconn_readable(void *owner, Conn *c, uint8_t *bytes, size_t n) noexcept nogil
 cdef void wsconn_shutdown(void *owner, Conn *c) noexcept nogil
 cdef void wsconn_close(WsServer *w, Conn *c, int code, Block *reason) noexcept nogil
-cdef void wsconn_fail(WsServer *w, Conn *c, int code) noexcept nogil
+cdef void wsconn_fail(WsServer *w, Conn *c, int code, const char *reason) noexcept nogil
 cdef void wsconn_ping(WsServer *w, Conn *c, Block *block) noexcept nogil
 cdef void wsconn_pause(WsServer *w, Conn *c, uint32_t serial, bint paused) noexcept nogil
 cdef Block *message_new(uint8_t opcode, const void *bytes, size_t n) noexcept nogil

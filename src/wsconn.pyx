@@ -8,13 +8,14 @@ A message that is kept lies in a block behind WS_MAX_HEADER bytes; its header en
 frame_at). The echo unmasks a whole message from the receive buffer straight into the write buffer.
 
 Invariants: Conn.flags say how far the closing handshake is; nothing is sent after our Close, and of what comes only the
-client's counts. Conn.session is a WsConn; an echo has none while it is idle, unless contexts are its own. An object has
+client's counts. Conn.session is a WsConn; an echo has none while it is idle, unless contexts are its own or it is
+behind in reading. An object has
 its `closed` exactly once.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memset, strlen
 
 from c1m.buf cimport Block, block_copy, block_grown, block_new, block_ref, block_unref, put, store_be16
 from c1m.deflate cimport (
@@ -24,14 +25,17 @@ from c1m.deflate cimport (
 from c1m.mailbox cimport Command
 from c1m.reactor cimport (
     APP_PAUSED, BATCHED, CLOSED, HANGING_UP, MAX_UNSENT, NO_BACKPRESSURE, WRITE_BLOCKED, Conn, Protocol, Reactor,
-    conn_backpressured, conn_close, conn_commit, conn_deadline, conn_drop, conn_ending, conn_enqueue, conn_finish,
-    conn_of, conn_pause, conn_queued, conn_reserve, conn_send, conn_try_flush, protocol_add,
+    conn_backpressured, conn_behind, conn_close, conn_commit, conn_deadline, conn_drop, conn_ending, conn_enqueue,
+    conn_finish, conn_of, conn_pause, conn_queued, conn_reserve, conn_send, conn_taken, conn_try_flush, protocol_add,
 )
 from c1m.ws cimport (
-    WS_ABNORMAL, WS_CLOSE, WS_CONTROL, WS_DEFLATE, WS_FAIL, WS_GOING_AWAY, WS_INTERNAL_ERROR, WS_INVALID_PAYLOAD,
-    WS_MAX_CONTROL, WS_MAX_HEADER, WS_MORE, WS_NO_STATUS, WS_PING, WS_PONG, WS_RSV1, WS_SERVER, WS_TEXT, WS_TOO_BIG,
-    WS_TRY_AGAIN_LATER, WsEvent, WsParser, ws_close_code, ws_header, ws_next, ws_start, ws_take, ws_text_ok,
+    WS_ABNORMAL, WS_BAD_TEXT, WS_CLOSE, WS_CONTROL, WS_DEFLATE, WS_FAIL, WS_GOING_AWAY, WS_INTERNAL_ERROR,
+    WS_INVALID_PAYLOAD, WS_LONG_MESSAGE, WS_MAX_CONTROL, WS_MAX_HEADER, WS_MORE, WS_NO_STATUS, WS_PING, WS_PONG,
+    WS_RSV1, WS_SERVER, WS_TEXT, WS_TOO_BIG, WS_TRY_AGAIN_LATER, WsEvent, WsParser, ws_close_code, ws_close_fault,
+    ws_header, ws_next, ws_start, ws_take, ws_text_ok,
 )
+
+cdef const char *OUT_OF_MEMORY = b"out of memory"
 
 cdef enum:
     MIN_COMPRESSED = 64          # bytes of a message below which compression gains nothing
@@ -134,7 +138,7 @@ cdef size_t wsconn_readable(void *owner, Conn *c, uint8_t *bytes, size_t n) noex
         if event.kind == WS_MORE:
             break
         if event.kind == WS_FAIL:
-            wsconn_fail(w, c, event.code)
+            wsconn_fail(w, c, event.code, event.reason)
         elif event.kind == WS_CONTROL:
             control_received(w, c, &event)
         elif c.flags & WS_CLOSING:
@@ -159,6 +163,7 @@ cdef void wsconn_drained(void *owner, Conn *c) noexcept nogil:
         if conn_queued(c) <= route.max_send_queue // 2:
             route.on.queue_halved(w.owner, c)
         return
+    c.flags &= ~WS_PINGED        # it has read what was queued since
     conn_deadline(w.r, c, w.close_timeout if c.flags & WS_CLOSING else route.ping_timeout)
     if route.on != NULL:
         route.on.drained(w.owner, c)
@@ -172,15 +177,47 @@ cdef void wsconn_expired(void *owner, Conn *c) noexcept nogil:
     elif c.flags & APP_PAUSED or not c.flags & WS_PINGED:
         # While input is paused a pong can't be seen: only ping. If the client is dead, sending fails.
         c.flags = c.flags & ~WS_PINGED if c.flags & APP_PAUSED else c.flags | WS_PINGED
+        reading_noted(w, c)
         conn_commit(w.r, ws_header(conn_reserve(w.r, c, WS_MAX_HEADER), WS_PING, 0))
         conn_deadline(w.r, c, route.ping_timeout if c.flags & APP_PAUSED else route.pong_timeout)
+    elif reads(w, c):
+        conn_deadline(w.r, c, route.pong_timeout)
     else:
-        wsconn_fail(w, c, WS_INTERNAL_ERROR)
+        wsconn_fail(w, c, WS_INTERNAL_ERROR, b"ping not answered")
+
+
+cdef void reading_noted(WsServer *w, Conn *c) noexcept nogil:
+    """A ping is about to be sent: notes whether something lies before it that the client has yet to take."""
+    cdef WsConn *s = wsconn_of(c)
+    cdef bint behind = conn_behind(w.r, c)
+    if s == NULL and behind:
+        c.session = s = wsconn_new(route_of(w, c), NULL, NULL)
+    if s == NULL:
+        return
+    s.behind = behind
+    if behind:
+        s.taken = conn_taken(w.r, c)
+    elif s.message == NULL and s.codec == NULL and s.object == NULL:
+        wsconn_free(c)           # an echo's that was behind at an earlier ping
+
+
+cdef bint reads(WsServer *w, Conn *c) noexcept nogil:
+    """Whether the client, which has not answered our ping, has taken some of what lies before it: it is slow."""
+    cdef WsConn *s = wsconn_of(c)
+    cdef int64_t taken
+    if s == NULL or not s.behind:
+        return False
+    taken = conn_taken(w.r, c)
+    if taken <= s.taken:
+        return False
+    s.taken = taken
+    s.behind = conn_behind(w.r, c)
+    return True
 
 
 cdef void wsconn_shutdown(void *owner, Conn *c) noexcept nogil:
     if not wsconn_closing(c):
-        close_write(<WsServer *>owner, c, WS_GOING_AWAY)
+        close_write(<WsServer *>owner, c, WS_GOING_AWAY, b"server stopping")
 
 
 cdef void wsconn_closed(void *owner, Conn *c) noexcept nogil:
@@ -212,7 +249,7 @@ cdef inline void echo(WsServer *w, Conn *c, const WsEvent *event) noexcept nogil
     to = conn_reserve(w.r, c, WS_MAX_HEADER + event.n)
     header = ws_header(to, event.opcode, event.n)
     if not ws_take(parser_of(c), event, to + header):
-        wsconn_fail(w, c, WS_INVALID_PAYLOAD)
+        wsconn_fail(w, c, WS_INVALID_PAYLOAD, WS_BAD_TEXT)
         return
     conn_commit(w.r, header + event.n)
     w.messages += 1
@@ -223,7 +260,7 @@ cdef inline void deliver(WsServer *w, Conn *c, const WsRoute *route, const WsEve
     cdef Block *message
     if event.first and event.last and not event.compressed:
         if not ws_take(parser_of(c), event, event.at):
-            wsconn_fail(w, c, WS_INVALID_PAYLOAD)
+            wsconn_fail(w, c, WS_INVALID_PAYLOAD, WS_BAD_TEXT)
             return
         w.messages += 1
         route.on.message(w.owner, c, event.opcode, event.at, event.n)
@@ -247,7 +284,10 @@ cdef Block *message_received(WsServer *w, Conn *c, const WsEvent *event) noexcep
         c.session = s
     ok = s != NULL and message_add(&s.message, parser_of(c), event)
     if not ok:
-        wsconn_fail(w, c, WS_INTERNAL_ERROR if s == NULL or s.message == NULL else WS_INVALID_PAYLOAD)
+        if s == NULL or s.message == NULL:
+            wsconn_fail(w, c, WS_INTERNAL_ERROR, OUT_OF_MEMORY)
+        else:
+            wsconn_fail(w, c, WS_INVALID_PAYLOAD, WS_BAD_TEXT)
         return NULL
     if not event.last:
         return NULL
@@ -264,13 +304,14 @@ cdef Block *message_inflated(WsServer *w, Conn *c, uint8_t opcode, Block *compre
     """What message_received returns for a compressed message, whose block it drops. NULL: the connection fails."""
     cdef Block *plain = NULL
     cdef Block *again
-    cdef int code = inflate(w, c, compressed, &plain)
+    cdef const char *reason = WS_BAD_TEXT
+    cdef int code = inflate(w, c, compressed, &plain, &reason)
     block_unref(compressed)
     if code == 0 and opcode == WS_TEXT and not ws_text_ok(plain.data + WS_MAX_HEADER, plain.size - WS_MAX_HEADER):
         code = WS_INVALID_PAYLOAD
     if code:
         block_unref(plain)
-        wsconn_fail(w, c, code)
+        wsconn_fail(w, c, code, reason)
         return NULL
     if route_of(w, c).on != NULL:
         return plain
@@ -336,13 +377,13 @@ cdef void control_received(WsServer *w, Conn *c, const WsEvent *event) noexcept 
         return
     code = ws_close_code(payload, event.n)
     if code < 0:
-        wsconn_fail(w, c, -code)
+        wsconn_fail(w, c, -code, ws_close_fault(-code, event.n))
         return
     if wsconn_of(c) != NULL:
         wsconn_of(c).client_closed = not c.flags & WS_CLOSING
         close_note(c, code, block_copy(payload + 2, event.n - 2) if event.n > 2 else NULL)
     if not c.flags & WS_CLOSING:
-        close_write(w, c, code)
+        close_write(w, c, code, NULL)
     conn_finish(w.r, c, False)
 
 
@@ -366,48 +407,68 @@ cdef void close_begun(WsServer *w, Conn *c, int code, Block *reason) noexcept no
     conn_deadline(w.r, c, w.close_timeout)
 
 
-cdef void close_write(WsServer *w, Conn *c, int code) noexcept nogil:
-    """Sends a Close frame in the connection's own dispatch; WS_NO_STATUS: an empty one."""
-    cdef uint8_t *to = conn_reserve(w.r, c, WS_MAX_HEADER + 2)
-    cdef size_t n = 0 if code == WS_NO_STATUS else 2
-    conn_commit(w.r, ws_header(to, WS_CLOSE, n) + n)
+cdef void close_write(WsServer *w, Conn *c, int code, const char *reason) noexcept nogil:
+    """Sends a Close frame in the connection's own dispatch; WS_NO_STATUS: an empty one. reason: a constant, or NULL."""
+    cdef size_t said = 0 if reason == NULL else strlen(reason)
+    cdef size_t n = 0 if code == WS_NO_STATUS else 2 + said
+    cdef uint8_t *to = conn_reserve(w.r, c, WS_MAX_HEADER + n)
+    cdef size_t header = ws_header(to, WS_CLOSE, n)
+    conn_commit(w.r, header + n)
     if n:
-        store_be16(to + 2, code)
-    close_begun(w, c, code, NULL)
+        store_be16(to + header, code)
+        if said:
+            memcpy(to + header + 2, reason, said)
+    close_begun(w, c, code, reason_new(c, reason))
+
+
+cdef Block *reason_new(const Conn *c, const char *reason) noexcept nogil:
+    """A constant reason for the handler, if there is one; NULL: there is none, or memory is out."""
+    if reason == NULL or wsconn_of(c) == NULL or wsconn_of(c).object == NULL:
+        return NULL
+    return block_copy(<const uint8_t *>reason, strlen(reason))
 
 
 cdef void wsconn_close(WsServer *w, Conn *c, int code, Block *reason) noexcept nogil:
     """Sends a Close frame at any time, with a reason of up to 123 bytes of UTF-8, which it takes over, or NULL."""
-    cdef uint8_t[WS_MAX_CONTROL] payload
-    cdef size_t n = 2
+    if reason == NULL:
+        close_enqueue(w, c, code, NULL, 0, NULL)
+    else:
+        close_enqueue(w, c, code, reason.data, reason.size, reason)
+
+
+cdef void close_enqueue(
+    WsServer *w, Conn *c, int code, const uint8_t *text, size_t n, Block *reason
+) noexcept nogil:
+    """The same with the reason's text, and what the handler is to hear of it."""
     cdef Block *frame
     if wsconn_closing(c):
         block_unref(reason)
         return
-    store_be16(payload, code)
-    if reason != NULL:
-        memcpy(payload + 2, reason.data, reason.size)
-        n += reason.size
-    frame = message_new(WS_CLOSE, payload, n)
+    frame = block_new(WS_MAX_HEADER + 2 + n)
     if frame == NULL:
         block_unref(reason)
         conn_close(w.r, c)
         return
+    frame.size = WS_MAX_HEADER + 2 + n
+    ws_header(frame.data + frame_at(frame), WS_CLOSE, 2 + n)
+    store_be16(frame.data + WS_MAX_HEADER, code)
+    if n:
+        memcpy(frame.data + WS_MAX_HEADER + 2, text, n)
     conn_enqueue(w.r, c, frame, frame_at(frame), frame.size - frame_at(frame), 0)
     block_unref(frame)
     close_begun(w, c, code, reason)
 
 
-cdef void wsconn_fail(WsServer *w, Conn *c, int code) noexcept nogil:
+cdef void wsconn_fail(WsServer *w, Conn *c, int code, const char *reason) noexcept nogil:
     """Fails the connection (RFC 6455 section 7.1.7): our Close, unless one is on its way already, and the end.
 
-    In its own dispatch the Close goes behind what was written there.
+    In its own dispatch the Close goes behind what was written there. reason: a constant of up to 123 characters.
     """
     if not c.flags & WS_CLOSING:
         if w.r.current == c:
-            close_write(w, c, code)
+            close_write(w, c, code, reason)
         else:
-            wsconn_close(w, c, code, NULL)
+            close_enqueue(w, c, code, <const uint8_t *>reason, strlen(reason), reason_new(c, reason))
     conn_finish(w.r, c, True)
 
 
@@ -490,8 +551,7 @@ cdef inline bint queue_has_room(WsServer *w, Conn *c, WsRoute *route, size_t n, 
     if route.when_slow == SLOW_CLOSE:
         route.closed_slow += 1
         route.dropped += 1 + conn_drop(w.r, c, 0, 0)
-        wsconn_close(w, c, WS_TRY_AGAIN_LATER, NULL)
-        conn_finish(w.r, c, True)
+        wsconn_fail(w, c, WS_TRY_AGAIN_LATER, b"client reads too slowly")
         return False
     route.dropped += conn_drop(w.r, c, 0, route.max_send_queue - min(n, route.max_send_queue))
     return True
@@ -581,8 +641,10 @@ cdef inline WsCodec *codec_of(const Conn *c) noexcept nogil:
     return NULL if c.session == NULL else wsconn_of(c).codec
 
 
-cdef int inflate(WsServer *w, Conn *c, const Block *compressed, Block **plain) noexcept nogil:
-    """Inflates a message into a new block, behind room for a header. 0 or the code to fail with."""
+cdef int inflate(
+    WsServer *w, Conn *c, const Block *compressed, Block **plain, const char **reason
+) noexcept nogil:
+    """Inflates a message into a new block, behind room for a header. 0, or the code and reason to fail with."""
     cdef WsCodec *codec = codec_of(c)
     cdef size_t most = route_of(w, c).max_message
     cdef InflateResult result
@@ -590,6 +652,7 @@ cdef int inflate(WsServer *w, Conn *c, const Block *compressed, Block **plain) n
         w.inflater = inflater_new(MAX_WINDOW_BITS)
     plain[0] = block_new(WS_MAX_HEADER + min(2 * compressed.size, most))
     if plain[0] == NULL or (codec == NULL and w.inflater == NULL):
+        reason[0] = OUT_OF_MEMORY
         return WS_INTERNAL_ERROR
     plain[0].size = WS_MAX_HEADER
     result = inflater_run(
@@ -599,8 +662,13 @@ cdef int inflate(WsServer *w, Conn *c, const Block *compressed, Block **plain) n
     if result == INFLATE_OK:
         return 0
     if result == INFLATE_TOO_BIG:
+        reason[0] = WS_LONG_MESSAGE
         return WS_TOO_BIG
-    return WS_INTERNAL_ERROR if result == INFLATE_NO_MEMORY else WS_INVALID_PAYLOAD
+    if result == INFLATE_NO_MEMORY:
+        reason[0] = OUT_OF_MEMORY
+        return WS_INTERNAL_ERROR
+    reason[0] = b"not what deflate makes"
+    return WS_INVALID_PAYLOAD
 
 
 cdef Block *deflate(WsServer *w, Conn *c, uint8_t opcode, const Block *plain) noexcept nogil:

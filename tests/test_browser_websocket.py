@@ -122,8 +122,8 @@ def test_no_subprotocol_in_common(talk, echo):
 
 @pytest.mark.parametrize("path, last, code, reason", [
     ("/plain", "bye", 4000, "bye"),
-    ("/small", "x" * 1001, 1009, ""),
-    ("/plain", "raise", 1011, ""),
+    ("/small", "x" * 1001, 1009, "message over the limit"),
+    ("/plain", "raise", 1011, "handler failed"),
 ])
 def test_the_close_that_a_page_sees(talk, echo, path, last, code, reason):
     seen = talk(path, ["first", last])
@@ -157,16 +157,18 @@ def test_a_page_sees_1001_when_the_server_stops(browser, talk):
 
 def test_origins(browser, server, talk):
     """A page of one server may connect to another where its origin is listed, and nowhere else."""
-    upgrades = server.stats()["upgrades"]
-    refused = talk("/foreign", ["x"], 1)
-    assert (refused["opened"], refused["code"], refused["received"]) == (False, 1006, [])
-    assert server.stats()["upgrades"] == upgrades
-    assert "403" in browser.get_log("browser")[-1]["message"]
+    assert talk("/foreign", ["x"], 1)["received"] == ["x"]       # the server's own
 
     other = c1m.Server(ports=[0])
     other.websocket("/friends", origins=[f"http://{server.address}"])
+    other.websocket("/foreign", origins=["https://example.org"])
     with other:
-        assert talk("/friends", ["x"], 1, address=f"127.0.0.1:{other.ports[0]}")["received"] == ["x"]
+        address = f"127.0.0.1:{other.ports[0]}"
+        assert talk("/friends", ["x"], 1, address=address)["received"] == ["x"]
+        refused = talk("/foreign", ["x"], 1, address=address)
+        assert (refused["opened"], refused["code"], refused["received"]) == (False, 1006, [])
+        assert other.stats()["upgrades"] == 1
+    assert "403" in browser.get_log("browser")[-1]["message"]
 
 
 def test_on_upgrade_rejects(browser, talk):

@@ -547,3 +547,35 @@ with server:
         status, _, log = served.ended()
     assert status == 0
     assert "No space left on device" in log
+
+
+# ---- signals ----
+
+
+def test_a_lost_connection_or_pipe_does_not_end_the_process_though_sigpipe_would(tmp_path):
+    """A program that handles signals, in whatever way, may do so after the server has begun to listen."""
+    (tmp_path / "huge.bin").write_bytes(bytes(8 << 20))
+    os.mkfifo(tmp_path / "log")
+    script = """
+import signal
+import c1m
+
+server = c1m.Server(sys.argv[2], ports=[0], access_log=sys.argv[3])
+with server:
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    print(server.ports[0], flush=True)
+    sys.stdin.readline()
+"""
+    reader = os.open(tmp_path / "log", os.O_RDONLY | os.O_NONBLOCK)
+    with Program(script, tmp_path, tmp_path / "log") as served:
+        port = int(served.line())
+        os.close(reader)
+        for _ in range(200):
+            with Http(port) as http:
+                http.send(request("/huge.bin"))
+                http.half_close()
+                assert http.socket.recv(1000)
+        assert get(port, "/huge.bin", "Range: bytes=0-0").status == 206
+        time.sleep(0.6)          # until the log has been written
+        served.say("")
+        assert served.ended()[0] == 0

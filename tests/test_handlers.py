@@ -275,6 +275,17 @@ def test_the_request():
     assert request.cookies == {"a": "1", "b": "two"}
 
 
+def test_lines_of_one_name_are_joined_by_commas_and_cookies_by_semicolons():
+    upgrades = Upgrades(None)
+    with serving(upgrades) as server, Http(server.port) as http:
+        http.send(handshake("/ws", "Cookie: a=1", "X-A: 1", "cookie: b=2; c=3", "X-A: 2", "Cookie: a=4"))
+        assert http.answer().status == 101
+    request = upgrades.requests.get(timeout=PATIENCE)
+    assert request.headers["cookie"] == "a=1; b=2; c=3; a=4"
+    assert request.headers["x-a"] == "1, 2"
+    assert request.cookies == {"a": "1", "b": "2", "c": "3"}
+
+
 def test_a_websocket_knows_its_request(tmp_path):
     recorder = Recorder()
     server = c1m.Server(ports=[0], unix=tmp_path / "socket")
@@ -385,6 +396,27 @@ def test_subprotocols_by_the_servers_order(offered, agreed):
             assert ws.message() == (TEXT, str(agreed).encode())
 
 
+@pytest.mark.parametrize("handler", [None, echo])
+def test_clients_that_offer_subprotocols_in_vain_are_counted_and_the_first_is_logged(caplog, handler):
+    offer = "Sec-WebSocket-Protocol: graphql-ws, chat"
+    server = c1m.Server(ports=[0])
+    server.websocket("/ws", handler, subprotocols="mqtt")
+    server.websocket("/other", handler)
+    with caplog.at_level(logging.WARNING), server:
+        for target, *fields in (
+            ("/ws",), ("/ws", "Sec-WebSocket-Protocol:"), ("/ws", "Sec-WebSocket-Protocol: mqtt, chat"),
+            ("/ws", offer), ("/ws", offer), ("/other", offer),
+        ):
+            with Http(server.ports[0]) as http:
+                http.send(handshake(target, *fields))
+                assert http.answer().status == 101
+        routes = server.stats()["routes"]
+    assert (routes["/ws"]["no_subprotocol"], routes["/other"]["no_subprotocol"]) == (2, 1)
+    logged = [record.getMessage() for record in caplog.records]
+    assert [message.split(":")[0] for message in logged] == ["/ws", "/other"]
+    assert all("'graphql-ws, chat'" in message for message in logged)
+
+
 def test_origins():
     upgrades = Upgrades(None)
     with serving(upgrades, origins=["https://example.org", "http://localhost:8080"]) as server:
@@ -406,6 +438,46 @@ def test_origins():
 
 
 # ---- on_open and on_close ----
+
+
+@pytest.mark.parametrize(("host", "origin", "status"), [
+    ("127.0.0.1:8001", "http://127.0.0.1:8001", 101),
+    ("example.net", "http://example.net", 101),
+    ("example.net", "https://example.net", 101),           # behind a proxy that does TLS
+    ("Example.NET", "http://example.net", 101),
+    ("example.net:80", "http://example.net", 101),
+    ("example.net", "http://example.net:80", 101),
+    ("example.net:443", "https://example.net", 101),
+    ("example.net", "https://example.net:443", 101),
+    ("[::1]:8001", "http://[::1]:8001", 101),
+    ("example.net:443", "http://example.net", 403),
+    ("example.net", "http://example.net:8080", 403),
+    ("example.net:8080", "http://example.net", 403),
+    ("example.net", "https://example.net:80", 403),
+    ("example.net", "http://example.ne", 403),
+    ("example.net", "http://example.net.evil.example", 403),
+    ("example.net", "http://evil.example", 403),
+    ("example.net", "example.net", 403),
+    ("example.net", "ftp://example.net", 403),
+    ("example.net", "http://", 403),
+    ("", "http://", 403),
+    ("", "http://:80", 403),
+    (":80", "http://:80", 400),                            # which is no Host
+    ("example.net", "http://user@example.net", 403),
+    ("example.net", "http://example.net/", 403),
+    ("example.net", "null", 403),
+])
+def test_the_servers_own_origin_is_let_in(host, origin, status):
+    """As clients that are no browsers name it: websocket-client, paho-mqtt."""
+    with serving(Upgrades(None), origins=["https://example.org"]) as server, Http(server.port) as http:
+        http.send(handshake("/ws", f"Origin: {origin}", host=host))
+        assert http.answer().status == status
+
+
+def test_an_origin_that_comes_twice_is_not_let_in():
+    with serving(Upgrades(None), origins=["https://example.org"]) as server, Http(server.port) as http:
+        http.send(handshake("/ws", "Origin: http://test", "Origin: http://test"))
+        assert http.answer().status == 403
 
 
 def test_on_open_sends_before_anything():
@@ -445,12 +517,12 @@ def test_on_open_may_close():
         (close(1000), 1000, ""),
         (close(4321, b"why not"), 4321, "why not"),
         (frame(CLOSE), 1005, ""),
-        (frame(TEXT, b"\xff"), 1007, ""),
-        (frame(TEXT, b"x" * 1001), 1009, ""),
-        (frame(BINARY, b"x" * 600, fin=False) + frame(CONTINUATION, b"x" * 600), 1009, ""),
-        (frame(3, b""), 1002, ""),
-        (frame(CLOSE, b"\x03"), 1002, ""),
-        (close(1000, b"\xff"), 1007, ""),
+        (frame(TEXT, b"\xff"), 1007, "text is not UTF-8"),
+        (frame(TEXT, b"x" * 1001), 1009, "message over the limit"),
+        (frame(BINARY, b"x" * 600, fin=False) + frame(CONTINUATION, b"x" * 600), 1009, "message over the limit"),
+        (frame(3, b""), 1002, "unknown opcode"),
+        (frame(CLOSE, b"\x03"), 1002, "close frame of one byte"),
+        (close(1000, b"\xff"), 1007, "close reason is not UTF-8"),
     ],
 )
 def test_the_code_that_on_close_gets(sent, code, reason):
@@ -495,10 +567,21 @@ def test_a_silent_client_is_pinged_and_then_closed():
         assert client.frame() == (True, PING, b"")
         assert client.closing() == 1011
         client.close()
-        assert recorder.next("close") == (1011, "")
+        assert recorder.next("close") == (1011, "ping not answered")
 
 
 # ---- handlers that raise ----
+
+
+def test_a_client_is_told_why_it_is_closed():
+    class Raises(Recorder):
+        def on_message(self, ws, message):
+            raise ValueError
+
+    with open_pair(Raises()) as (_, recorder, client, _):
+        client.send(frame(TEXT, b"x"))
+        assert client.frame() == (True, CLOSE, struct.pack("!H", 1011) + b"handler failed")
+        assert recorder.next("close") == (1011, "handler failed")
 
 
 def test_a_handler_that_raises_is_logged_and_harms_no_other(caplog):
@@ -1127,7 +1210,7 @@ def test_when_slow_messages_are_dropped_and_counted(when_slow, topic):
 @pytest.mark.parametrize("topic", [False, True], ids=["sent", "published"])
 def test_when_slow_closes_with_1013(topic):
     got, control, stats = flooded("close", topic)
-    assert control[-1] == (CLOSE, struct.pack("!H", 1013))
+    assert control[-1] == (CLOSE, struct.pack("!H", 1013) + b"client reads too slowly")
     assert got == list(range(len(got)))
     assert 0 < len(got) < FLOOD
     assert stats["closed_slow"] == 1
@@ -1141,7 +1224,7 @@ def test_on_close_gets_1013_when_too_slow():
         until(lambda: server.stats()["routes"]["/ws"]["closed_slow"] == 1, "it to be given up")
         client.drained()
         client.close()
-        assert recorder.next("close") == (1013, "")
+        assert recorder.next("close") == (1013, "client reads too slowly")
 
 
 def test_one_slow_subscriber_does_not_hold_up_the_others():
@@ -1199,7 +1282,7 @@ def test_a_message_longer_than_the_backlog_may_be_sent_to_who_reads():
         with WebSocket(server.port) as ws:
             for _ in range(2):
                 assert ws.echo(b"") == (BINARY, bytes(10 * MIB))
-        assert server.stats()["routes"]["/ws"] == {"dropped": 0, "closed_slow": 0}
+        assert server.stats()["routes"]["/ws"] == {"dropped": 0, "closed_slow": 0, "no_subprotocol": 0}
 
 
 def test_one_who_catches_up_in_the_turn_that_found_it_slow_gets_what_comes_later():
@@ -1271,7 +1354,7 @@ def test_a_burst_in_one_turn_makes_nobody_slow():
         ws.send(frame(TEXT, b"go"))
         for i in range(100):
             assert ws.message() == (BINARY, bytes([i]) * 5000)
-        assert server.stats()["routes"]["/ws"] == {"dropped": 0, "closed_slow": 0}
+        assert server.stats()["routes"]["/ws"] == {"dropped": 0, "closed_slow": 0, "no_subprotocol": 0}
 
 
 def test_a_burst_of_published_messages_makes_nobody_slow():
@@ -1284,7 +1367,7 @@ def test_a_burst_of_published_messages_makes_nobody_slow():
         ws.send(frame(TEXT, b"go"))
         for i in range(100):
             assert ws.message() == (BINARY, bytes([i]) * 5000)
-        assert server.stats()["routes"]["/ws"] == {"dropped": 0, "closed_slow": 0}
+        assert server.stats()["routes"]["/ws"] == {"dropped": 0, "closed_slow": 0, "no_subprotocol": 0}
 
 
 # ---- compression ----
@@ -1378,7 +1461,7 @@ def test_a_bomb_is_1009(compression, fragments):
         assert ws.closing() == 1009
         assert ws.rest() == b""
         ws.close()
-        assert recorder.next("close") == (1009, "")
+        assert recorder.next("close") == (1009, "message over the limit")
 
 
 def test_what_is_no_deflate_data_or_inflates_to_no_utf8_is_1007():

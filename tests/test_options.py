@@ -78,7 +78,7 @@ def test_the_documentation_reads_well():
         inspect.getdoc(c1m.Root)
     )
     assert "\nwindow_bits: 9 to 15. Default 15.\n" in route
-    assert "Default: half of idle_timeout.\n" in route
+    assert "Default: half of idle_timeout, or 45 if that is less" in route
 
 
 # ---- names ----
@@ -336,3 +336,12 @@ def test_options_without_any_take_nothing():
         pass
 
     assert vars(Nothing({"x": 1})) == {} == Nothing({}).export()
+
+
+def test_by_default_a_ping_comes_before_proxies_give_up_who_is_silent():
+    """nginx, and others, after 60 seconds."""
+    defaults = {name: declared.default for name, declared in RouteOptions.options.items()}
+    assert RouteOptions(defaults).ping_interval == 45
+    assert RouteOptions(defaults | {"idle_timeout": 20}).ping_interval == 10
+    assert RouteOptions(defaults | {"idle_timeout": 3600}).ping_interval == 45
+    assert RouteOptions(defaults | {"idle_timeout": 3600, "ping_interval": 600}).ping_interval == 600

@@ -68,7 +68,7 @@ def test_what_was_published_before_the_end_arrives_before_1001():
         with client:
             got = [client.frame() for _ in range(31)]
         assert [payload for _, _, payload in got[:30]] == [b"%d" % i for i in range(30)]
-        assert got[30][1:] == (CLOSE, (1001).to_bytes(2, "big"))
+        assert got[30][1:] == (CLOSE, (1001).to_bytes(2, "big") + b"server stopping")
 
 
 def test_a_thread_that_asks_for_more_than_can_be_done_is_slowed_down_but_not_stopped():
@@ -260,7 +260,7 @@ def test_an_empty_message_waits_for_a_slow_reader_like_any_other(when_slow):
             del sent[1]          # of which the topic's next takes the place
         assert [client.message() for _ in sent] == sent
         assert client.silent()
-        assert server.stats()["routes"]["/ws"] == {"dropped": 4 - len(sent), "closed_slow": 0}
+        assert server.stats()["routes"]["/ws"] == {"dropped": 4 - len(sent), "closed_slow": 0, "no_subprotocol": 0}
 
 
 def test_a_header_that_comes_in_two_is_read_while_output_waits():
@@ -343,7 +343,7 @@ def test_a_backlog_counts_compressed():
         with WebSocket(server.port) as last:
             last.send(frame(PING, b"x"))
             assert last.frame() == (True, PONG, b"x")
-        assert server.stats()["routes"]["/ws"] == {"dropped": 0, "closed_slow": 0}
+        assert server.stats()["routes"]["/ws"] == {"dropped": 0, "closed_slow": 0, "no_subprotocol": 0}
 
 
 @pytest.mark.parametrize("compression", ["shared", "dedicated"])
@@ -456,7 +456,7 @@ def test_on_close_tells_1001_where_the_server_left_and_the_client_did_not_answer
     with server:
         client = WebSocket(server.ports[0])
         recorder.next("open")
-    assert recorder.next("close") == (1001, "")
+    assert recorder.next("close") == (1001, "server stopping")
     client.close()
 
 

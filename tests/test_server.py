@@ -821,6 +821,6 @@ def test_a_client_who_upgrades_while_the_server_leaves_is_told(root):
         until(lambda: _refused(http.socket.getpeername()), "the listeners to be closed")
         http.send(handshake()[10:])
         assert http.answer().status == 101
-        assert http.take(4) == b"\x88\x02\x03\xe9"       # Close, 1001
+        assert http.take(19) == b"\x88\x11\x03\xe9server stopping"      # Close, 1001
         http.send(close(1001))
         assert http.rest() == b""

@@ -65,6 +65,8 @@ def text_of(n):
     handshake("/ws", "Origin: https://elsewhere.example"),
     handshake("/ws", "Sec-WebSocket-Protocol: chat", "Sec-WebSocket-Extensions: permessage-deflate"),
     handshake("/ws", "Sec-WebSocket-Protocol: a, ,b", "Sec-WebSocket-Protocol: c"),
+    handshake("/ws", "Sec-WebSocket-Protocol:"),
+    handshake("/ws", "Sec-WebSocket-Protocol: , ,"),
     handshake("/ws", "Sec-WebSocket-Extensions: x-other; a=1, y"),
     handshake("/ws", "Content-Length: 0"),
     handshake(version="1.2"),
@@ -93,7 +95,7 @@ def test_101(port, data):
     (handshake("/ws", "Content-Length: 5", body=b"hello"), 400),
     # RFC 6455 section 4.1, item 10: tokens, at least one, each there once
     *((handshake("/ws", *(f"Sec-WebSocket-Protocol: {value}" for value in values)), 400) for values in (
-        [""], [","], ["a b"], ['"a"'], ["a;q=1"], ["a, b/c"], ["a, a"], ["a, b", "b"],
+        ["a b"], ['"a"'], ["a;q=1"], ["a, b/c"], ["a, a"], ["a, b", "b"],
         [", ".join(map(str, range(100)))],
     )),
     # section 9.1: a list of extensions, whether we speak any or none
@@ -361,6 +363,47 @@ def test_a_fault_closes_with_its_code_after_what_came_before_is_answered(ws, dat
     assert ws.frame() == (True, PONG, b"it")
     assert ws.closing() == code
     assert ws.rest() == b""
+
+
+REASONS = {
+    "RSV": "reserved bit set",
+    "opcode": "unknown opcode",
+    "unmasked": "frame not masked",
+    "continuation of": "continuation of no message",
+    "text within a m": "message inside a message",
+    "binary within": "message inside a message",
+    "long ping": "control frame over 125 bytes",
+    "fragmented": "fragmented control frame",
+    "length in 2": "length not in its shortest form",
+    "length": "length not in its shortest form, or over 2**63 - 1",
+    "close of one": "close frame of one byte",
+    "close with": "close code not allowed",
+    "close reason": "close reason is not UTF-8",
+    "text": "text is not UTF-8",
+    "fragments that": "text is not UTF-8",
+    "fragment that": "text is not UTF-8",
+    "announced": "message over the limit",
+    "fragments too": "message over the limit",
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_a_fault_is_named(ws, name):
+    data, code = FAILURES[name]
+    ws.send(data)
+    expected = next(reason for start, reason in REASONS.items() if name.startswith(start))
+    assert ws.frame() == (True, CLOSE, struct.pack("!H", code) + expected.encode())
+
+
+def test_who_is_silent_and_who_is_left_are_told_so():
+    server = c1m.Server(ports=[0])
+    server.websocket("/ws", idle_timeout=IDLE)
+    server.websocket("/echo")
+    with server, WebSocket(server.ports[0]) as silent, WebSocket(server.ports[0], "/echo") as other:
+        assert silent.frame() == (True, PING, b"")
+        assert silent.frame() == (True, CLOSE, struct.pack("!H", 1011) + b"ping not answered")
+        server.stop()
+        assert other.frame() == (True, CLOSE, struct.pack("!H", 1001) + b"server stopping")
 
 
 def test_a_message_of_the_limit_is_taken_and_one_byte_more_is_not(port):
