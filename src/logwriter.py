@@ -53,7 +53,7 @@ class LogWriter:
         return fd
 
     def _run(self) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})  # a pipe's reader may go, whatever becomes of SIGPIPE
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})  # which a pipe without a reader brings
         try:
             self._move()
         except Exception:
