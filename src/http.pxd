@@ -62,6 +62,9 @@ cdef enum FieldId:               # the fields that mean something to us
     SEC_WEBSOCKET_EXTENSIONS
     OTHER_FIELD
 
+cdef enum:
+    KNOWN_FIELDS = <int>OTHER_FIELD       # Cython 3.1 takes no named enumeration for an array's length
+
 cdef enum HttpFlag:              # bits
     KEEP_ALIVE = 1               # the connection may carry another message (RFC 9112 section 9.3)
     WANTS_WEBSOCKET = 2          # Connection: upgrade and Upgrade: websocket, in HTTP/1.1
@@ -117,7 +120,7 @@ cdef struct HttpHead:            # the field lines of a message
     uint32_t seen, again         # bit per FieldId: came once; came twice or more
     uint32_t options             # HttpFlag and more, as Connection, Upgrade and Expect have it; for http.pyx
     int count
-    Slice[OTHER_FIELD] known     # first value by FieldId, where seen says so
+    Slice[KNOWN_FIELDS] known    # first value by FieldId, where seen says so
     Field[MAX_FIELDS] fields
 
 cdef struct HttpRequest:         # slices point into the bytes given to http_next

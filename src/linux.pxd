@@ -67,6 +67,11 @@ cdef extern from *:
         return acknowledged;
     }
 
+    /* Whether this process has ever been forked, by whomever: pthread_atfork(3) calls before the fork. */
+    static int c1m_forks_seen;
+    static inline void c1m_fork_seen(void) { c1m_forks_seen = 1; }
+    static inline int c1m_watch_forks(void) { return pthread_atfork(c1m_fork_seen, NULL, NULL); }
+
     /* Has malloc keep up to `idle` freed bytes, of blocks below `block` bytes, for what comes next (mallopt(3)). */
     static inline void c1m_keep_freed(int block, int idle) {
     #ifdef __GLIBC__
@@ -110,6 +115,7 @@ cdef extern from *:
     ssize_t send(int fd, const void *bytes, size_t n, int flags) noexcept nogil
     ssize_t sendmsg(int fd, const msghdr *message, int flags) noexcept nogil
     ssize_t sendfile "c1m_sendfile"(int out, int file, int64_t *offset, size_t n) noexcept nogil
+    int SHUT_RDWR
     int shutdown(int fd, int how) noexcept nogil
     unsigned long FIONREAD       # tcp(7), unix(7): bytes that wait to be received
     unsigned long SIOCOUTQ       # tcp(7), unix(7): bytes sent and not yet acknowledged, or not yet read
@@ -202,6 +208,10 @@ cdef extern from *:
 
     # signal(7)
     void ignore_sigpipe "c1m_ignore_sigpipe"() noexcept nogil
+
+    # pthread_atfork(3); of one module, which must have called watch_forks
+    int forks_seen "c1m_forks_seen"
+    int watch_forks "c1m_watch_forks"() noexcept nogil
 
     # usleep(3)
     int usleep(unsigned int us) noexcept nogil

@@ -38,12 +38,13 @@ from libc.string cimport memcpy, memset
 from c1m.buf cimport block_copy, block_ref, block_unref, static_assert
 from c1m.linux cimport (
     AF_INET, AF_INET6, CLOCK_MONOTONIC, CLOCK_MONOTONIC_COARSE, CLOCK_REALTIME_COARSE, ECONNABORTED, EFD_CLOEXEC,
-    EFD_NONBLOCK, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD,
-    EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, MADV_DONTNEED, MAP_ANONYMOUS, MAP_FAILED,
-    MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, RLIMIT_NOFILE, SOCK_CLOEXEC, SOCK_NONBLOCK, accept4, c_read,
-    c_write, clock_gettime, close, epoll_create1, epoll_ctl, epoll_event, epoll_wait, errno, eventfd, getrlimit,
-    ignore_sigpipe, inet_ntop, iovec, keep_freed, madvise, mmap, munmap, pthread_self, rlimit_t, setrlimit, sockaddr,
-    sockaddr_in, sockaddr_in6, sockaddr_storage, timespec,
+    EFD_NONBLOCK, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL,
+    EPOLL_CTL_MOD, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, MADV_DONTNEED, MAP_ANONYMOUS,
+    MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, RLIMIT_NOFILE, SHUT_RDWR, SOCK_CLOEXEC,
+    SOCK_NONBLOCK, accept4, c_read, c_write, clock_gettime, close, epoll_create1, epoll_ctl, epoll_event,
+    epoll_wait, errno, eventfd, forks_seen, getrlimit, ignore_sigpipe, inet_ntop, iovec, keep_freed, madvise, mmap,
+    munmap, pthread_self, rlimit_t, setrlimit, shutdown, sockaddr, sockaddr_in, sockaddr_in6, sockaddr_storage,
+    timespec, watch_forks,
 )
 from c1m.transport cimport (
     NET_LOST, NET_UNREADABLE, net_end, net_recv, net_send, net_sendfile, net_sendv, net_taken, net_unacknowledged,
@@ -175,6 +176,16 @@ cdef void conn_finish(Reactor *r, Conn *c, bint linger) noexcept nogil:
         ready_add(r, c)          # no end of a dispatch will see to it
 
 
+cdef inline void fd_close(Reactor *r, int fd) noexcept nogil:
+    """Closes a socket for good. A child that was forked, in C and unseen by us, may hold it as well: then neither the
+    connection nor epoll's interest in it would end."""
+    cdef epoll_event unused
+    if forks_seen:
+        epoll_ctl(r.epoll, EPOLL_CTL_DEL, fd, &unused)
+        shutdown(fd, SHUT_RDWR)
+    close(fd)
+
+
 cdef void reclaim(Reactor *r) noexcept nogil:
     """Frees what was closed in this iteration, and what `closed` closes meanwhile."""
     cdef int i = 0
@@ -189,7 +200,7 @@ cdef void reclaim(Reactor *r) noexcept nogil:
         queue_free(r, c)
         c.protocol = FREE        # before its fd is closed, for a fork may come between
         c.generation += 1
-        close(r.closing[i])
+        fd_close(r, r.closing[i])
         r.connections -= 1
         i += 1
     if r.full and r.closing_n:
@@ -271,7 +282,7 @@ cdef void listeners_close(Reactor *r) noexcept nogil:
         if r.table[fd].protocol == LISTENER:
             r.table[fd].protocol = FREE
             r.table[fd].generation += 1
-            close(fd)
+            fd_close(r, fd)
 
 
 cdef inline int64_t nanoseconds() noexcept nogil:
@@ -1251,5 +1262,6 @@ cdef void reactor_free(Reactor *r) noexcept nogil:
     release(r.batched, EVENTS * sizeof(int32_t))
 
 
+watch_forks()
 static_assert(sizeof(Conn) == 64)
 static_assert(sizeof(SendQueue) == 32)

@@ -394,3 +394,48 @@ if os.fork() == 0:
 os.wait()
 """)
     assert out == "whole\n"
+
+
+def test_a_connection_that_the_parent_closes_ends_though_a_child_lives_that_python_has_not_seen():
+    """One that was forked in C; a listener's port, too, and no processor is kept busy by what the child holds."""
+    script = """
+import ctypes, os, signal
+import c1m
+
+libc = ctypes.PyDLL(None)
+server = c1m.Server(ports=[0], shutdown_timeout=0.5)
+server.websocket("/echo")
+server.websocket("/ws", lambda ws, message: ws.send(message))
+with server:
+    print(server.ports[0], flush=True)
+    sys.stdin.readline()
+    if (child := libc.fork()) == 0:
+        libc.pause()
+    print(child, flush=True)
+    sys.stdin.readline()
+print("ended", flush=True)
+sys.stdin.readline()
+"""
+    with Program(script) as served:
+        port = int(served.line())
+        with (
+            WebSocket(port, "/echo") as a, WebSocket(port) as b,
+            WebSocket(port, "/echo") as c, WebSocket(port) as d,
+        ):
+            served.say("fork")
+            child = int(served.line())
+            with killed(child):
+                for client in (a, b, c, d):
+                    assert client.echo(b"x", TEXT) == (TEXT, b"x")
+                for client in (a, b):
+                    client.send(close(1000))
+                    assert client.closing() == 1000
+                    assert client.rest() == b""
+                served.say("end")
+                assert served.line() == "ended"
+                for client in (c, d):
+                    assert client.closing() == 1001
+                    assert client.rest() == b""
+                with pytest.raises(ConnectionRefusedError):
+                    WebSocket(port)
+                assert not gone(child)
