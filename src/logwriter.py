@@ -16,14 +16,14 @@ _EVERY = 0.25
 
 
 class LogWriter:
-    """Writes what `take` returns to a file, or to standard output for ``"-"``, in batches until close(). `lost` is told
-    how many lines could not be written.
+    """Writes what `take` returns to a file, or to standard output for ``"-"``, in batches until close(), or until that
+    returns None. `lost` is told how many lines could not be written.
 
     A reader that stalls stalls this thread and nobody else. Raises OSError if the file can't be opened, which a pipe
     that nobody reads can't.
     """
 
-    def __init__(self, take: Callable[[], bytes], lost: Callable[[int], None], path: str) -> None:
+    def __init__(self, take: Callable[[], bytes | None], lost: Callable[[int], None], path: str) -> None:
         self._take = take
         self._lost = lost
         self._torn = b""  # the rest of a line that is written in part
@@ -63,13 +63,16 @@ class LogWriter:
             self._give_up()
 
     def _move(self) -> None:
-        """Takes lines and writes them until close()."""
+        """Takes lines and writes them until close(), or until there is nothing to take them from."""
         closing = False
         while not closing:
             self._wake.wait(_EVERY)
             self._wake.clear()
             closing = self._closing
-            self._write(self._take())
+            lines = self._take()
+            if lines is None:
+                return
+            self._write(lines)
             if self._reopening:
                 self._reopening = False
                 try:

@@ -28,9 +28,11 @@ cdef struct Mailbox:
     Command *last
     size_t bytes                 # of memory that the commands take
     int waiting                  # threads that wait for less
+    bint closed                  # nobody runs commands any more: they are dropped
 
 cdef void mailbox_init(Mailbox *m, Reactor *r) noexcept nogil
 cdef void mailbox_free(Mailbox *m) noexcept nogil
+cdef void mailbox_close(Mailbox *m) noexcept nogil
 cdef bint mailbox_add(Mailbox *m, Command command) noexcept nogil
 cdef void mailbox_wait(Mailbox *m) noexcept nogil
 cdef bint mailbox_run(Mailbox *m) noexcept nogil

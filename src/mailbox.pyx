@@ -43,6 +43,20 @@ cdef void mailbox_free(Mailbox *m) noexcept nogil:
     pthread_mutex_destroy(&m.lock)
 
 
+cdef void mailbox_close(Mailbox *m) noexcept nogil:
+    """The reactor has stopped: drops the commands that wait and all that come, and lets waiting threads go on."""
+    cdef Mailbox mine
+    pthread_mutex_lock(&m.lock)
+    mine.first = m.first
+    m.first = m.last = NULL
+    m.bytes = 0
+    m.closed = True
+    pthread_cond_broadcast(&m.less)
+    pthread_mutex_unlock(&m.lock)
+    while mine.first != NULL:
+        command_free(&mine)
+
+
 cdef inline size_t command_bytes(const Command *command) noexcept nogil:
     return (sizeof(Command) + (0 if command.topic == NULL else command.topic.capacity) +
             (0 if command.block == NULL else command.block.capacity))
@@ -60,7 +74,8 @@ cdef inline size_t command_free(Mailbox *m) noexcept nogil:
 
 
 cdef bint mailbox_add(Mailbox *m, Command command) noexcept nogil:
-    """Asks the reactor's thread for something, and takes the command's blocks over. False: memory is out.
+    """Asks the reactor's thread for something, and takes the command's blocks over; once that has
+    stopped it is dropped. False: memory is out.
 
     A thread that may wait calls mailbox_wait afterwards where mailbox_full says so.
     """
@@ -73,6 +88,12 @@ cdef bint mailbox_add(Mailbox *m, Command command) noexcept nogil:
     copy[0] = command
     copy.next = NULL
     pthread_mutex_lock(&m.lock)
+    if m.closed:
+        pthread_mutex_unlock(&m.lock)
+        block_unref(command.topic)
+        block_unref(command.block)
+        free(copy)
+        return True
     first = m.first == NULL
     if first:
         m.first = copy

@@ -102,6 +102,7 @@ cdef struct Callbacks:           # what the reactor calls of the application as 
     note_t note
     woken_t woken                # another thread called wake: returns whether all that was asked for is done
     call_t alarm                 # the time that reactor_alarm set has come
+    call_t ended                 # every connection is closed, and no iteration follows
     call_t release               # a stage of the iteration is over: let go of what was taken for it (the GIL)
 
 cdef enum:

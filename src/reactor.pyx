@@ -1132,7 +1132,8 @@ cdef void reactor_close_all(Reactor *r) noexcept nogil:
         if r.table[fd].protocol >= FIRST_PROTOCOL:
             conn_close(r, &r.table[fd])
     reclaim(r)
-    if r.on.release != NULL:
+    if r.on.app != NULL and not r.forked:
+        r.on.ended(r.on.app)
         r.on.release(r.on.app)
     r.iterating = iterating
     r.clock_stale = True

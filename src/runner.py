@@ -7,6 +7,7 @@ import inspect
 import logging
 from collections import Counter, deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from c1m.site import Site
@@ -28,6 +29,8 @@ class _Queue:
     def __init__(self) -> None:
         self.calls: deque[_Call] = deque()
         self.last: _Call | None = None
+        self.on_close: _Call | None = None  # where that is the first call
+        self.begun = False      # the task has had its first step: a task that is cancelled before never calls anything
         self.cancelled = False  # by us
         self.task: asyncio.Task[None]
 
@@ -44,6 +47,9 @@ class _Queue:
 
     def cut(self) -> None:
         """Nothing but on_close is of use any more; if that has not begun, it comes now."""
+        if not self.begun and not self.task.done():
+            asyncio.get_running_loop().call_soon(self.cut)
+            return
         self.calls.clear()
         if self.last is not None:
             self.cancel()
@@ -93,6 +99,7 @@ class Runner:
             queue.calls.clear()
             queue.cancel()
         await self._ended(_MOMENT)
+        await self._ended(_MOMENT)  # on_close of those whose call had not begun
         for path, n in Counter(ws.path for ws in self._queues).items():
             log.error("%s: %d coroutines of its handler do not end, though cancelled", path, n)
         if self._fault is not None:
@@ -133,21 +140,39 @@ class Runner:
 
     def _spawn(self, ws: WebSocket, function: Callable[..., Any] | None, arguments: tuple[Any, ...]) -> None:
         queue = self._queues.get(ws)
-        if queue is None or queue.task.done():  # cancelled, by whomever, before its first step
+        if queue is not None and queue.task.done():
+            self._revive(ws, queue)
+            queue = self._queues.get(ws)
+        if queue is None:
             queue = _Queue()
+            queue.on_close = (function, arguments) if ws.closed else None
             queue.task = self._loop.create_task(self._run(ws, queue, (function, arguments)))
             if not queue.task.done():  # as one that begins at once may be (asyncio.eager_task_factory)
                 self._queues[ws] = queue
+                queue.task.add_done_callback(partial(self._ended_early, ws, queue))
         elif ws.closed:
             queue.last = function, arguments
-            # Not before the task's first step: it would never get to call anything.
             self._loop.call_later(0 if ws._over else self._grace, queue.cut)
         else:
             queue.calls.append((function, arguments))
             if len(queue.calls) >= _WAITING_MOST:
                 ws._set_paused(True)
 
+    def _ended_early(self, ws: WebSocket, queue: _Queue, task: asyncio.Task[None]) -> None:
+        if self._queues.get(ws) is queue and not queue.begun:
+            self._revive(ws, queue)
+
+    def _revive(self, ws: WebSocket, queue: _Queue) -> None:
+        """The task was cancelled before its first step: that fails the connection. on_close is called all the same."""
+        del self._queues[ws]
+        if queue.on_close is None and not queue.cancelled:
+            ws._fail(asyncio.CancelledError())
+        for call in (queue.on_close, *queue.calls, queue.last):
+            if call is not None:
+                self._spawn(ws, *call)
+
     async def _run(self, ws: WebSocket, queue: _Queue, call: _Call | None) -> None:
+        queue.begun = True
         while call is not None:
             function, arguments = call
             try:

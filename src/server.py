@@ -14,6 +14,7 @@ import signal
 import socket
 import stat
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from types import FrameType
@@ -418,9 +419,21 @@ def _check_writable(name: str, path: str) -> None:
 
 
 def _log_writer(site: Site, path: str, as_json: bool) -> LogWriter:
+    # The thread may not keep alive a site that was dropped without its end.
+    reference = weakref.ref(site)
+
+    def take() -> bytes | None:
+        site = reference()
+        return None if site is None else site.log_take()
+
+    def lost(lines: int) -> None:
+        site = reference()
+        if site is not None:
+            site.log_lost(lines)
+
     site.log_to_memory(as_json)
     try:
-        return LogWriter(site.log_take, site.log_lost, path)
+        return LogWriter(take, lost, path)
     except OSError as error:
         unread = error.errno == errno.ENXIO and stat.S_ISFIFO(os.stat(path).st_mode)
         problem = "nobody reads this pipe" if unread else os.strerror(error.errno or 0)

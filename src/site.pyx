@@ -20,7 +20,7 @@ from c1m.files cimport (
     files_type,
 )
 from c1m.httpconn cimport http_server_init
-from c1m.mailbox cimport mailbox_free, mailbox_init, mailbox_run
+from c1m.mailbox cimport mailbox_close, mailbox_free, mailbox_init, mailbox_run
 from c1m.pubsub cimport hub_free, hub_init
 from c1m.reactor cimport (
     Callbacks, reactor_alarm, reactor_close_all, reactor_keep_peers, reactor_trim, timeout_class,
@@ -67,6 +67,10 @@ cdef void site_alarm(void *app) noexcept nogil:
     reactor_alarm(p.r, p.alarm_timeout)
 
 
+cdef void site_ended(void *app) noexcept nogil:
+    mailbox_close((<Parts *>app).mailbox)
+
+
 cdef void site_release(void *app) noexcept nogil:
     calls_release(&(<Parts *>app).calls)
 
@@ -109,7 +113,8 @@ cdef class Site(Application):
             if not files_type(&p.files.files, Slice(<bytes>extension, len(extension)),
                               MediaType(Slice(<bytes>name, len(name)), is_text)):
                 raise ValueError("too many media types")
-        p.r.on = Callbacks(app=p, note=site_note, woken=site_woken, alarm=site_alarm, release=site_release)
+        p.r.on = Callbacks(app=p, note=site_note, woken=site_woken, alarm=site_alarm, ended=site_ended,
+                           release=site_release)
         p.alarm_timeout = self.timeout(ALARM_MS)
         reactor_alarm(p.r, p.alarm_timeout)
 

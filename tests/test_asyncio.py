@@ -763,3 +763,68 @@ def test_a_coroutine_that_is_thrown_away_with_its_loop_is_no_error_and_nothing_m
     assert called == [b"1"]
     assert logged(caplog) == []
     client.close()
+
+
+def test_on_close_comes_though_its_task_is_cancelled_before_its_first_step(run):
+    """By something that cancels all tasks that there are."""
+    closed = []
+
+    class Handler:
+        async def on_close(self, ws, code, reason):
+            closed.append(code)
+
+    async def main():
+        server = made(Handler())
+        async with server:
+            spawn = server._handlers[0].spawn
+
+            def cancelled(ws, function, arguments):
+                spawn(ws, function, arguments)
+                server._handlers[0].spawn = spawn
+                server._runner._queues[ws].task.cancel()
+
+            server._handlers[0].spawn = cancelled
+            client = await asyncio.to_thread(WebSocket, server.ports[0])
+            with client:
+                client.send(close(1000))
+                await until(lambda: closed, "on_close")
+                await until(lambda: not server._runner._queues, "the queue to go")
+
+    run(main())
+    assert closed == [1000]
+
+
+def test_the_loop_goes_on_when_the_server_has_ended_amid_publishes(run):
+    """What on_close and other threads still publish is dropped at once."""
+    async def main():
+        server = made(Leaves())
+        async with server:
+            clients = [await asyncio.to_thread(WebSocket, server.ports[0]) for _ in range(50)]
+            stop = threading.Event()
+            threads = [threading.Thread(target=publish, args=(server, stop)) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+        stop.set()
+        for thread in threads:
+            thread.join()
+        for client in clients:
+            client.socket.close()
+
+    class Leaves:
+        def on_open(self, ws):
+            ws.subscribe("lobby")
+
+        async def on_close(self, ws, code, reason):
+            with contextlib.suppress(RuntimeError):
+                for _ in range(20):
+                    ws_server[0].publish("lobby", "left")
+
+    ws_server = []
+
+    def publish(server, stop):
+        ws_server.append(server)
+        with contextlib.suppress(RuntimeError):
+            while not stop.is_set():
+                server.publish("lobby", "x" * 1000)
+
+    run(main())

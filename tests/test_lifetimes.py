@@ -355,3 +355,21 @@ def test_a_websocket_that_refers_to_itself_is_freed(data):
         assert closed.wait(PATIENCE)
     gc.collect()
     assert left[0]() is None
+
+
+def test_a_server_with_a_log_that_was_dropped_is_freed():
+    out, _ = program("""
+import gc, os, tempfile, threading, time, weakref
+import c1m
+log = tempfile.NamedTemporaryFile()
+for _ in range(10):
+    server = c1m.Server(ports=[0], access_log=log.name)
+    server.listen()
+    site = weakref.ref(server._site)
+    server = None
+    gc.collect()
+while threading.active_count() > 1:
+    time.sleep(0.01)
+print(site() is None)
+""")
+    assert out == "True\n"
