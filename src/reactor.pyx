@@ -585,8 +585,8 @@ cdef void reactor_trim(Reactor *r) noexcept nogil:
 
 
 cdef void heap_trim(Reactor *r) noexcept nogil:
-    """Gives back what malloc holds unused, if that is a lot and this thread was idle for half of the time. What compressed
-    connections, or slow readers' queues, leave behind lies between what is still in use, and free(3) keeps it."""
+    """Gives back what malloc holds unused, if that is a lot and this thread was idle for half of the time. What
+    compressed connections, or slow readers' queues, leave lies between what is still in use, and free(3) keeps it."""
     cdef int64_t now = nanoseconds(), cpu = cpu_nanoseconds()
     cdef bint busy = 2 * (cpu - r.trim_cpu_ns) > now - r.trim_ns
     r.trim_ns, r.trim_cpu_ns = now, cpu

@@ -5,6 +5,7 @@ one is inflated; nothing grows with the number of frames. Memory is that of a se
 timed: an iteration of the event loop for each segment that has come, or for each 128 KiB where that is less.
 """
 
+import contextlib
 import zlib
 
 import pytest
@@ -172,3 +173,21 @@ def frame_of(ws):
     assert first & 0x70 == 0x40
     ws.unread = bytes([first & ~0x40]) + ws.unread[1:]
     return ws.frame()
+
+
+def test_what_compressed_connections_leave_behind_goes_back_to_the_system():
+    """Though some remain, whose memory lies between: within some 10 seconds."""
+    if SANITIZED:
+        pytest.skip("nothing that was freed is given back")
+    with Process(None, {"/ws": {"compression": "dedicated"}}) as process, contextlib.ExitStack() as stack:
+        before = process.memory()
+        clients = [stack.enter_context(opened(process)) for _ in range(1000)]
+        for ws in clients:
+            ws.send(frame(TEXT, b"x" * 100))
+        for ws in clients:
+            assert frame_of(ws)[1] == TEXT
+        used = process.memory() - before
+        assert used > 64 * MIB
+        for ws in clients[:-1]:
+            ws.close()
+        until(lambda: process.memory() - before < used // 4, "the memory")
