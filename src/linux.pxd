@@ -79,6 +79,22 @@ cdef extern from *:
         mallopt(M_TRIM_THRESHOLD, idle);
     #endif
     }
+
+    /* Bytes that malloc holds and that are not in use; 0 where it does not tell. */
+    static inline size_t c1m_free_bytes(void) {
+    #if defined(__GLIBC__) && __GLIBC_PREREQ(2, 33)
+        return mallinfo2().fordblks;
+    #else
+        return 0;
+    #endif
+    }
+
+    /* Gives them back to the system, page by page, but for `idle` bytes at the end (malloc_trim(3)). */
+    static inline void c1m_give_back(int idle) {
+    #ifdef __GLIBC__
+        malloc_trim(idle);
+    #endif
+    }
     """
     int errno
     int EAGAIN, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOSYS, EPERM, EXDEV, ENOENT, ECONNABORTED
@@ -218,6 +234,8 @@ cdef extern from *:
 
     # mallopt(3), where there is one
     void keep_freed "c1m_keep_freed"(int block, int idle) noexcept nogil
+    size_t free_bytes "c1m_free_bytes"() noexcept nogil
+    void give_back "c1m_give_back"(int idle) noexcept nogil
 
     # getrlimit(2)
     struct rlimit_t "rlimit":
@@ -230,5 +248,5 @@ cdef extern from *:
     # clock_gettime(2), gmtime_r(3)
     struct tm:
         int tm_sec, tm_min, tm_hour, tm_mday, tm_mon, tm_year, tm_wday
-    int CLOCK_MONOTONIC, CLOCK_REALTIME_COARSE, CLOCK_MONOTONIC_COARSE
+    int CLOCK_MONOTONIC, CLOCK_REALTIME_COARSE, CLOCK_MONOTONIC_COARSE, CLOCK_THREAD_CPUTIME_ID
     int clock_gettime(int clock, timespec *out) noexcept nogil

@@ -37,14 +37,14 @@ from libc.string cimport memcpy, memset
 
 from c1m.buf cimport block_copy, block_ref, block_unref, static_assert
 from c1m.linux cimport (
-    AF_INET, AF_INET6, CLOCK_MONOTONIC, CLOCK_MONOTONIC_COARSE, CLOCK_REALTIME_COARSE, ECONNABORTED, EFD_CLOEXEC,
-    EFD_NONBLOCK, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL,
-    EPOLL_CTL_MOD, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, MADV_DONTNEED, MAP_ANONYMOUS,
-    MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, RLIMIT_NOFILE, SHUT_RDWR, SOCK_CLOEXEC,
-    SOCK_NONBLOCK, accept4, c_read, c_write, clock_gettime, close, epoll_create1, epoll_ctl, epoll_event,
-    epoll_wait, errno, eventfd, forks_seen, getrlimit, ignore_sigpipe, inet_ntop, iovec, keep_freed, madvise, mmap,
-    munmap, pthread_self, rlimit_t, setrlimit, shutdown, sockaddr, sockaddr_in, sockaddr_in6, sockaddr_storage,
-    timespec, watch_forks,
+    AF_INET, AF_INET6, CLOCK_MONOTONIC, CLOCK_MONOTONIC_COARSE, CLOCK_REALTIME_COARSE, CLOCK_THREAD_CPUTIME_ID,
+    ECONNABORTED, EFD_CLOEXEC, EFD_NONBLOCK, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPOLL_CLOEXEC, EPOLL_CTL_ADD,
+    EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, MADV_DONTNEED,
+    MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, RLIMIT_NOFILE, SHUT_RDWR,
+    SOCK_CLOEXEC, SOCK_NONBLOCK, accept4, c_read, c_write, clock_gettime, close, epoll_create1, epoll_ctl,
+    epoll_event, epoll_wait, errno, eventfd, forks_seen, free_bytes, getrlimit, give_back, ignore_sigpipe,
+    inet_ntop, iovec, keep_freed, madvise, mmap, munmap, pthread_self, rlimit_t, setrlimit, shutdown, sockaddr,
+    sockaddr_in, sockaddr_in6, sockaddr_storage, timespec, watch_forks,
 )
 from c1m.transport cimport (
     NET_LOST, NET_UNREADABLE, net_end, net_recv, net_send, net_sendfile, net_sendv, net_taken, net_unacknowledged,
@@ -73,6 +73,8 @@ cdef enum:
     LINGER_MS = 2000
     KEPT_BLOCK = 4 << 20         # malloc keeps the memory of freed blocks below this size
     KEPT_IDLE = 16 << 20         # up to so many bytes of it
+    WORTH_TRIMMING = 32 << 20    # bytes that malloc holds unused; to give back a MiB takes about 0.1 ms,
+    TRIM_SHARE = 100             # and all of it no more than a hundredth of the time
     RETRY_TICKS = (1000 >> TICK_SHIFT) + 1    # between attempts to accept when descriptors have run out
     QUIET_TICKS = 60000 >> TICK_SHIFT         # between two lines in the log about it
     QUEUE_CHUNK = 2048           # send queues whose memory is given back together: 64 KiB, whole pages everywhere
@@ -288,6 +290,13 @@ cdef void listeners_close(Reactor *r) noexcept nogil:
 cdef inline int64_t nanoseconds() noexcept nogil:
     cdef timespec t
     clock_gettime(CLOCK_MONOTONIC, &t)
+    return <int64_t>t.tv_sec * 1000000000 + t.tv_nsec
+
+
+cdef inline int64_t cpu_nanoseconds() noexcept nogil:
+    """Processor time of this thread."""
+    cdef timespec t
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t)
     return <int64_t>t.tv_sec * 1000000000 + t.tv_nsec
 
 
@@ -578,12 +587,26 @@ cdef inline void queue_release(Reactor *r, Conn *c) noexcept nogil:
 
 
 cdef void reactor_trim(Reactor *r) noexcept nogil:
-    """Gives back the memory of send queues that were in use. Another thread that reads one meanwhile finds zeroes."""
+    """Gives back memory: of send queues that were in use, and what malloc holds. Another thread that reads a queue
+    meanwhile finds zeroes."""
     cdef int chunk
+    heap_trim(r)
     for chunk in range(r.top // QUEUE_CHUNK + 1):
         if r.queues_used[chunk] == QUEUES_TOUCHED:
             r.queues_used[chunk] = 0
             madvise(r.queues + chunk * QUEUE_CHUNK, QUEUE_CHUNK * sizeof(SendQueue), MADV_DONTNEED)
+
+
+cdef void heap_trim(Reactor *r) noexcept nogil:
+    """Gives back what malloc holds unused, if that is a lot and this thread was idle for half of the time. What
+    compressed connections, or slow readers' queues, leave lies between what is still in use, and free(3) keeps it."""
+    cdef int64_t now = nanoseconds(), cpu = cpu_nanoseconds()
+    cdef bint busy = 2 * (cpu - r.trim_cpu_ns) > now - r.trim_ns
+    r.trim_ns, r.trim_cpu_ns = now, cpu
+    if busy or now < r.trim_from_ns or free_bytes() < WORTH_TRIMMING:
+        return
+    give_back(KEPT_IDLE)
+    r.trim_from_ns = now + TRIM_SHARE * (nanoseconds() - now)
 
 
 cdef void queue_send(Reactor *r, Conn *c) noexcept nogil:
@@ -1198,6 +1221,7 @@ cdef int reactor_init(Reactor *r, int64_t write_timeout_ms) noexcept nogil:
     # A long message's buffer lives as long as the message. Left alone, glibc hands its pages back each time, and
     # faulting them in again costs more than all the work that is done with them.
     keep_freed(KEPT_BLOCK, KEPT_IDLE)
+    r.trim_ns, r.trim_cpu_ns = nanoseconds(), cpu_nanoseconds()
     r.size = <int>min(limit.rlim_cur, <uint64_t>MAX_TABLE)
     while ring < <size_t>r.size:
         ring *= 2

@@ -337,7 +337,8 @@ cdef bint message_add(Block **slot, WsParser *parser, const WsEvent *event) noex
         message.size = WS_MAX_HEADER
     size = message.size + event.n
     if size > message.capacity:
-        grown = block_grown(message, WS_MAX_HEADER + capacity_for(size - WS_MAX_HEADER, event))
+        # Twice as much each time: to grow by a byte may be to copy all that has come.
+        grown = block_grown(message, max(WS_MAX_HEADER + capacity_for(size - WS_MAX_HEADER, event), 2 * message.size))
         if grown == NULL:
             block_unref(message)
             slot[0] = NULL
