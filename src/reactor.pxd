@@ -168,7 +168,7 @@ cdef struct Reactor:
     int waker
     int asked                    # written by other threads before they wake us: Asked
     int64_t grace_ms             # likewise
-    int64_t trim_ns, trim_cpu_ns # when reactor_trim was last called, and the thread's processor time by then
+    int64_t trim_ns, trim_cpu_ns  # when reactor_trim was last called, and the thread's processor time by then
     int64_t trim_from_ns         # before this, malloc's memory is not given back again
     bint shutting_down
     uint64_t shutdown_scan       # which `scans` must have reached before connections hear of it

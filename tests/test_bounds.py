@@ -1,8 +1,8 @@
 """What hostile clients can make a server keep and do: bounds that are written down, and held.
 
 A connection has at most twice max_message for the message that it is receiving, and twice that again while a compressed
-one is inflated; nothing grows with the number of frames. Memory is that of a server's own process. Work is counted, never
-timed: an iteration of the event loop for each segment that has come, or for each 128 KiB where that is less.
+one is inflated; nothing grows with the number of frames. Memory is that of a server's own process. Work is counted,
+never timed: an iteration of the event loop for each segment that has come, or for each 128 KiB where that is less.
 """
 
 import contextlib
@@ -104,7 +104,7 @@ def test_endless_empty_continuations(process):
 
 
 def test_a_frame_that_trickles_in_a_byte_a_segment(process):
-    """Some of the kernel's time for each, and the server's memory is that of what has come, not of what is announced."""
+    """Each takes some of the kernel's time, and the server has memory for what has come, not for what is announced."""
     data = frame(BINARY, bytes(LIMIT))
     with opened(process) as ws:
         with Watched(process) as watched:
@@ -127,7 +127,7 @@ def test_rsv1_where_nothing_was_agreed_on_ends_at_the_first_byte(compression):
 
 @pytest.mark.parametrize("fragments", [1, 1000])
 def test_a_deflate_bomb(process, compression, fragments):
-    """It is inflated as far as max_message, into a block that grows by doubling; not to the 1,000 MiB that it stands for."""
+    """It is inflated as far as max_message, into a block that grows by doubling; not to the 1,000 MiB it stands for."""
     if compression is None:
         pytest.skip("nothing is inflated")
     packed = bomb(RATIO * LIMIT)
