@@ -62,7 +62,7 @@ cdef enum:
     READY_NS = 4000000           # to the ready queue,
     EXPIRED_NS = 4000000         # to deadlines that have passed,
     SHUTDOWN_NS = 4000000        # to telling connections of a shutdown,
-    FLUSH_NS = 250000            # and to the flush queue: what is published to many is the longest work of all
+    FLUSH_NS = 100000            # and to the flush queue: what is published to many is the longest work of all
     READY_PASSES = 64            # visits in which a READY connection has read what came before its deadline: a kernel's
     # buffer of 8 MiB, above what Linux allows by default (tcp_rmem)
     CLOCK_EVERY = 8              # connections between two looks at the clock in such a stage
