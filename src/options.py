@@ -258,7 +258,7 @@ class ServerOptions(Options, group="Limits and timeouts"):
     cache_bytes: int = option(
         64 << 20,
         Amount(1, MAX_CACHE_BYTES, "bytes"),
-        """memory that they may take. The contents of those up to 32 KiB are in it, and up to 128 KiB once they
+        """memory that they may take. The contents of those up to 32 KiB are in it, and up to 64 KiB once they
         are asked for again; stats() tells how much there is, and how often it served""",
         flag=Flag("Memory that they may take."),
     )

@@ -68,3 +68,8 @@ def serving():
             return process
 
         yield start
+
+
+def pytest_xdist_auto_num_workers(config):
+    """Two processes for each CPU, for a test waits as long as it works."""
+    return 2 * len(os.sched_getaffinity(0))

@@ -25,7 +25,7 @@ FORMS = ("gz", "br", "zst")
 CANARY = b"this is nobody's to read"
 MAX_SMALL = 32 << 10            # contents up to here are kept in memory
 MAX_FILES, MAX_BYTES, MAX_OPEN = 16384, 64 << 20, 256
-MAX_WARM = 128 << 10
+MAX_WARM = 64 << 10
 OVERHEAD = 224                   # bytes that are known of a file beside its path and contents
 OLD_TIME = (10**18, 10**18)      # in nanoseconds: of access and change
 

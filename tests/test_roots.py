@@ -210,7 +210,7 @@ def test_rfc9110_13_1_5_if_range_holds_for_the_form_it_names(coded):
         assert (answer.status, answer.all("Content-Encoding")) == expected, (condition, more)
 
 
-@pytest.mark.parametrize("size", [10, 32 << 10, (32 << 10) + 1, 128 << 10, 1 << 20])
+@pytest.mark.parametrize("size", [10, 32 << 10, (32 << 10) + 1, 64 << 10, (64 << 10) + 1, 1 << 20])
 def test_two_servers_with_the_same_files_agree_on_their_etags(tmp_path, size):
     data = random.Random(size).randbytes(size)
     answers = []
