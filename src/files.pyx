@@ -46,7 +46,7 @@ cdef extern from "openssl/sha.h" nogil:
 
 cdef enum:
     MAX_SMALL = 32 << 10         # bytes that are read into memory at once,
-    MAX_WARM = 64 << 10          # and from the second request on: beyond, sendfile costs less than a copy, or little more
+    MAX_WARM = 64 << 10          # and from the second request on; what is larger goes by sendfile(2)
     HASHED_END = 4096            # bytes at each end of a larger file that its ETag is of
     MAX_OPEN = 256               # files held open
     MAX_OPEN_TRIES = 8           # of openat2(2), while renames elsewhere make it fail
