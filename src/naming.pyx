@@ -115,10 +115,13 @@ cdef const MediaType *types_find(Types *t, const char *path, Coding encoding) no
 
 cdef const Rule *rules_find(const Rules *rules, const char *path) noexcept nogil:
     """The first rule whose pattern a path fits, or NULL: the whole path, if that begins with a slash, or its last
-    name."""
-    cdef const char *name = <const char *>last_name(Slice(<const uint8_t *>path, strlen(path))).at
+    name. Without rules the path is not read."""
+    cdef const char *name
     cdef const char *pattern
     cdef int i
+    if rules.n == 0:
+        return NULL
+    name = <const char *>last_name(Slice(<const uint8_t *>path, strlen(path))).at
     for i in range(rules.n):
         pattern = rules.rules[i].pattern
         if fnmatch(pattern, path if pattern[0] == c'/' else name, 0) == 0:
