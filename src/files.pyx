@@ -424,12 +424,10 @@ cdef FindResult file_load(Files *f, const Wanted *w, int64_t now_ms, File **foun
                 close(fd)
                 return FILE_FAILED
             if S_ISREG(stat.st_mode):
-                f.fault = file_new(w, fd, &stat, found)
+                f.fault = file_new(f, w, index, fd, &stat, found)
                 if f.fault:
                     return FILE_BUSY if f.fault == ENOMEM else FILE_FAILED
-                found[0].index = index
                 found[0].checked_ms = now_ms
-                file_describe(f, found[0])
                 file_add(f, found[0])
                 spares_fill(f)
                 return FILE_FOUND
@@ -464,7 +462,7 @@ cdef bint files_broken(int fault) noexcept nogil:
             fault == EUCLEAN)
 
 
-cdef int file_new(const Wanted *w, int fd, const stat_t *stat, File **made) noexcept nogil:
+cdef int file_new(Files *f, const Wanted *w, int index, int fd, const stat_t *stat, File **made) noexcept nogil:
     """What is known of an open file, which it takes over. 0, or an errno, and then fd is closed."""
     cdef File *file = <File *>calloc(1, sizeof(File) + w.path.n)
     cdef int fault = ENOMEM if file == NULL else body_of(fd, stat, &file.body)
@@ -482,10 +480,12 @@ cdef int file_new(const Wanted *w, int fd, const stat_t *stat, File **made) noex
     file.device = stat.st_dev
     file.inode = stat.st_ino
     file.coding = w.coding
+    file.index = index
     file.root = w.root
     file.hash = w.hash
     file.path_n = <uint32_t>w.path.n
     memcpy(file.path, w.path.at, w.path.n)
+    file_describe(f, file)
     fault = etag_make(file, stat)
     if fault:
         block_unref(file.body)
@@ -496,7 +496,8 @@ cdef int file_new(const Wanted *w, int fd, const stat_t *stat, File **made) noex
 
 
 cdef int etag_make(File *file, const stat_t *stat) noexcept nogil:
-    """Makes a strong validator (RFC 9110 section 8.8.1): 128 bits of SHA-256, the size, and the sidecar's ending.
+    """Makes a strong validator (RFC 9110 section 8.8.1): 128 bits of SHA-256, the size, and the coding's ending: a
+    browser that has the bytes without their Content-Encoding would not take it from a 304.
 
     The same bytes with the same mtime have the same, whichever machine they are on. What is hashed are a small file's
     contents: whoever writes them cannot make two that share an ETag. Of a larger file it is its mtime to the
@@ -522,7 +523,7 @@ cdef int etag_make(File *file, const stat_t *stat) noexcept nogil:
         return ENOMEM            # libcrypto's
     file.etag = Slice(&file.etag_text[0], snprintf(
         <char *>file.etag_text, MAX_ETAG, '"%016llx%016llx-%llx%s"', <unsigned long long>load_be64(digest),
-        <unsigned long long>load_be64(digest + 8), <unsigned long long>file.size, coding_ending(<Coding>file.coding)))
+        <unsigned long long>load_be64(digest + 8), <unsigned long long>file.size, coding_ending(<Coding>(file.coding | file.encoding))))
     return 0
 
 

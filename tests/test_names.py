@@ -171,6 +171,16 @@ def test_what_is_stored_compressed_has_no_other_form(encoded):
         assert (part.status, part.body) == (206, GZIPPED[2:])
 
 
+def test_who_has_it_from_before_its_coding_was_said_gets_it_anew(tmp_path):
+    write(tmp_path, {"small.gz": GZIPPED, "large.gz": GZIPPED * 4000})
+    tags = {}
+    for rules in ({}, {"*.gz": "gzip"}):
+        with serving(Root(tmp_path, encodings=rules)) as port:
+            for name in ("small.gz", "large.gz"):
+                assert get(port, f"/{name}", f"If-None-Match: {tags.get(name)}").status == 200
+                tags[name] = get(port, f"/{name}")["ETag"]
+
+
 def test_a_404_page_that_is_stored_compressed_says_so(tmp_path):
     write(tmp_path, {"404.html": GZIPPED, "index.html": GZIPPED})
     with serving(Root(tmp_path, encodings={"*.html": "gzip"})) as port:
