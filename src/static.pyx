@@ -428,7 +428,8 @@ cdef void respond_moved(Exchange *x, const char *before, Slice name, const char 
     """301 to a name beside or above the request's path, with its query.
 
     Location is relative to that path (RFC 9110 section 10.2.2), so that a prefix which a proxy has taken off stays in
-    front of it, and it can name no other host.
+    front of it, and it can name no other host. Browsers would keep a 301 for good, and where a file has come in place
+    of a directory since, it and the new redirect would lead to each other.
     """
     cdef Slice query = x.request.query
     cdef uint8_t *to = put_text(head_begin(x, 301, 3 * name.n + query.n), b"Location: ")
@@ -437,4 +438,4 @@ cdef void respond_moved(Exchange *x, const char *before, Slice name, const char 
     to = put_text(http_escape(put_text(to, before), name), after)
     if query.n:
         to = put(put_text(to, b"?"), query.at, query.n)
-    head_end(x, put_text_body(x, put_text(to, b"\r\n"), 301))
+    head_end(x, put_text_body(x, put_text(to, b"\r\nCache-Control: no-cache\r\n"), 301))

@@ -72,6 +72,7 @@ def test_a_page_is_found_without_its_extension(clean, target, body):
 def test_the_other_form_leads_to_the_one_that_there_is(clean, target, location):
     answer = get(clean, target)
     assert (answer.status, answer["Location"]) == (301, location)
+    assert answer["Cache-Control"] == "no-cache"         # or a browser would keep it when the other form comes: a loop
 
 
 @pytest.mark.parametrize("target", [
