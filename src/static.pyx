@@ -126,11 +126,7 @@ cdef StaticResult static_respond(Static *s, Exchange *x) noexcept nogil:
         respond_file(s, x, m, file)
     elif found == FILE_DIRECTORY:
         respond_redirect(x)
-    elif found == FILE_BUSY:
-        respond_status(x, 503, b"")
-    elif found == FILE_FAILED:
-        respond_unreadable(s, x)
-    else:
+    elif not respond_unreadable(s, x, found):
         return STATIC_LISTING if m.listing and below.at[below.n - 1] == c'/' else STATIC_ABSENT
     return STATIC_SENT
 
@@ -177,8 +173,7 @@ cdef void static_absent(Static *s, Exchange *x) noexcept nogil:
         if found == FILE_FOUND:
             respond_file(s, x, m, file)
             return
-        if found == FILE_FAILED:
-            respond_unreadable(s, x)
+        if respond_unreadable(s, x, found):
             return
     if m != NULL and files_find(&s.files, m.root, Slice(b"/404.html", 9), 0, x.out.r.now_ms, &file) == FILE_FOUND:
         to = put_encoding(put_type(head_begin(x, 404, 0), m, file), file)
@@ -189,10 +184,17 @@ cdef void static_absent(Static *s, Exchange *x) noexcept nogil:
     respond_status(x, 404, b"")
 
 
-cdef void respond_unreadable(Static *s, Exchange *x) noexcept nogil:
-    """500, and a line in the log: the file may be there, but the disk or the network does not give it."""
-    respond_status(x, 500, b"")
-    s.unreadable(s.owner, x, s.files.fault)
+cdef bint respond_unreadable(Static *s, Exchange *x, FindResult found) noexcept nogil:
+    """Responds if the file may be there all the same: 503 without descriptors or memory; 500, and a line in the log,
+    where the disk or the network does not give it."""
+    if found == FILE_BUSY:
+        respond_status(x, 503, b"")
+    elif found == FILE_FAILED:
+        respond_status(x, 500, b"")
+        s.unreadable(s.owner, x, s.files.fault)
+    else:
+        return False
+    return True
 
 
 cdef bint redirect_to_clean(Static *s, Exchange *x, const Mount *m) noexcept nogil:
@@ -200,6 +202,7 @@ cdef bint redirect_to_clean(Static *s, Exchange *x, const Mount *m) noexcept nog
     cdef Slice below = path_below(m, x.path)
     cdef Slice raw = x.request.path
     cdef File *file = NULL
+    cdef FindResult found
     if below.n < 2 or below.at[below.n - 1] != c'/' or raw.at[raw.n - 1] != c'/':
         return False
     below.n -= 1
@@ -208,8 +211,9 @@ cdef bint redirect_to_clean(Static *s, Exchange *x, const Mount *m) noexcept nog
     # From "//", "./" or "../", however that is written, the relative reference would lead elsewhere.
     if raw.n == 0 or raw.at[0] == c'.' or (raw.n > 2 and same_letters(raw.at, b"%2e", 3)):
         return False
-    if files_find(&s.files, m.root, below, 0, x.out.r.now_ms, &file) != FILE_FOUND:
-        return False
+    found = files_find(&s.files, m.root, below, 0, x.out.r.now_ms, &file)
+    if found != FILE_FOUND:
+        return respond_unreadable(s, x, found)
     respond_moved(x, b"../", raw, b"")
     return True
 

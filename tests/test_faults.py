@@ -418,7 +418,7 @@ import c1m
 def on_message(ws, message):
     ws.send("refused" if eval(message) else "cannot")
 
-server = c1m.Server(c1m.Root(sys.argv[2], spa=True), ports=[0], shutdown_timeout=1)
+server = c1m.Server(c1m.Root(sys.argv[2], spa=True, clean_urls=True), ports=[0], shutdown_timeout=1)
 server.websocket("/refuse", on_message)
 with server:
     print(server.ports[0], flush=True)
@@ -481,6 +481,12 @@ def test_a_single_page_that_cannot_be_read_is_500(tmp_path):
     with refused(tmp_path, "refuse(PREAD, errno.EIO)") as (port, served):
         assert get(port, "/place", "Accept: text/html").status == 500
         assert "'/place' can't be read: Input/output error" in served.ended()[2]
+
+
+def test_a_clean_page_that_cannot_be_read_is_500(tmp_path):
+    (tmp_path / "page.html").write_bytes(b"page")
+    with refused(tmp_path, "refuse(PREAD, errno.EIO)") as (port, _):
+        assert [get(port, target).status for target in ("/page", "/page/")] == [500, 500]
 
 
 @pytest.mark.parametrize("name", ["speed", "duplex", "phys_port_id"])
