@@ -413,7 +413,7 @@ class PatternRules(Mapped):
     def pair(self, name: str, key: Any, value: Any) -> tuple[str, Any]:
         if not isinstance(key, str):
             raise TypeError(f"{name}: {key!r} is not a str")
-        if "\0" in key or not key:
+        if not key or re.search(r"[\0\ud800-\udc7f\udd00-\udfff]", key):      # what no file's name has, encoded or not
             raise ValueError(f"{name}: {key!r} is not a pattern")
         return key, self.said(name, key, value)
 
@@ -501,6 +501,8 @@ class HeaderRules(PatternRules):
         return self.fields.check(name, value)
 
     def parse(self, text: str) -> dict[str, Any]:
+        if text.count("=") < 2:
+            raise ValueError(f"{text!r} has fewer than two '=': write {self.metavar}")
         return {pattern: self.fields.parse(said) for pattern, said in super().parse(text).items()}
 
     def load(self, value: Any, directory: str) -> Any:

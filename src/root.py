@@ -20,8 +20,9 @@ class Root:
 
     {RootOptions}
 
-    A file ``404.html`` in the directory is the body of its 404 answers, which have the fields of ``headers`` but no
-    Cache-Control by pattern: what a pattern says of files, such as to keep them for a year, is not for what is missing.
+    A file ``404.html`` in the directory is the body of its 404 answers, which have the fields of ``headers`` but none
+    by pattern: what ``cache`` and ``headers_for`` say of files, such as to keep them for a year, is not for what is
+    missing.
 
     Raises OSError if path is no directory, ValueError or TypeError for another argument that can't be right.
     """

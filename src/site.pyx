@@ -206,7 +206,9 @@ cdef class Site(Application):
         m.own_fields += max(len(value) for _, value in [*cache, (b"", b"")])
         m.own_fields += max(len(value) for _, value in [*headers_for, (b"", headers)])
         try:
-            m.cache, m.fields_for, m.encodings = rules(cache), rules(headers_for), rules(encodings)
+            m.cache = rules(cache)
+            m.fields_for = rules(headers_for)
+            m.encodings = rules(encodings)
             if not m.any_origin:
                 m.origins_n = slices(m.origins, cors)
         except BaseException:

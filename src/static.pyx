@@ -17,7 +17,8 @@ from c1m.files cimport (
 )
 from c1m.http cimport (
     ACCEPT, ACCEPT_ENCODING, ASKS_KEEP_ALIVE, GET, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
-    IF_UNMODIFIED_SINCE, ORIGIN, RANGE, HttpRequest, has, http_escape, http_is_word, http_other, twice, value_of,
+    IF_UNMODIFIED_SINCE, ORIGIN, RANGE, HttpRequest, has, http_escape, http_has_escaped_slash, http_is_word, http_other, twice,
+    value_of,
 )
 from c1m.naming cimport MAX_PATH, Rule, coding_name, last_name, rules_find, types_extension
 from c1m.reactor cimport conn_close, conn_commit, conn_reserve, conn_send
@@ -209,7 +210,8 @@ cdef bint redirect_to_clean(Static *s, Exchange *x, const Mount *m) noexcept nog
     raw.n -= 1
     raw = last_name(raw)
     # From "//", "./" or "../", however that is written, the relative reference would lead elsewhere.
-    if raw.n == 0 or raw.at[0] == c'.' or (raw.n > 2 and same_letters(raw.at, b"%2e", 3)):
+    if (raw.n == 0 or raw.at[0] == c'.' or (raw.n > 2 and same_letters(raw.at, b"%2e", 3)) or
+            http_has_escaped_slash(raw)):
         return False
     found = files_find(&s.files, m.root, below, 0, x.out.r.now_ms, &file)
     if found != FILE_FOUND:

@@ -27,7 +27,7 @@ def clean(tmp_path_factory):
     ])
     (root / "looped.html").symlink_to("looped.html")
     kinds = {"/": {"clean_urls": True}, "/spa": {"clean_urls": True, "spa": True}, "/not": {},
-             "/list": {"clean_urls": True, "listing": True}}
+             "/list": {"clean_urls": True, "listing": True}, "/npm": {"clean_urls": True, "escaped_slashes": True}}
     with serving({prefix: Root(root, **kind) for prefix, kind in kinds.items()}) as port:
         yield port
 
@@ -78,6 +78,7 @@ def test_the_other_form_leads_to_the_one_that_there_is(clean, target, location):
 @pytest.mark.parametrize("target", [
     "/missing", "/missing/", "/about//", "/about/.", "/about/./", "/about/%2e/", "/about/x/../", "/.secret",
     "/docs/about", "/empty/", "/looped", "/not/about", "/not/about/", "/.html", "/x.html/",
+    "/npm/about/%2F/", "/npm/about/x%2F../",
 ])
 def test_what_is_no_page(clean, target):
     assert get(clean, target).status == 404
@@ -277,6 +278,10 @@ def test_fields_by_pattern(tmp_path):
     ({"headers_for": {"*.x": {"cache-control": "no-store"}}}, None, ""),
     ({"headers_for": {"*.x": {"cache-control": "no-store"}}, "cache": {"*.y": "no-cache"}}, ValueError,
      "headers_for: cache or listing says cache-control, too"),
+    ({"headers_for": {"\ud800": {"A": "b"}}}, ValueError, r"headers_for: '\\ud800' is not a pattern$"),
+    ({"headers_for": {"\udc80": {"A": "b"}}}, None, ""),         # of a name that is no UTF-8
+    ({"headers_for": {"*.x": {"access-control-allow-credentials": "true"}}, "cors": "https://a.example",
+      "cors_credentials": True}, ValueError, "headers_for: cors_credentials says access-control-allow-credentials"),
 ])
 def test_what_is_wrong_with_fields_by_pattern_is_said(tmp_path, arguments, error, says):
     if error is None:

@@ -8,7 +8,7 @@ from client import WebSocket
 from wire import BINARY
 
 import c1m
-from c1m.kinds import Amount, Choice, HeaderFields, Mapped, Mode, Path, Port, Seconds, Several
+from c1m.kinds import Amount, Choice, HeaderFields, HeaderRules, Mapped, Mode, Path, Port, Seconds, Several
 from c1m.options import (
     GROUPS,
     LIMITS,
@@ -276,6 +276,7 @@ def test_text_is_read(kind, text, value):
     (Port(), "70000", "70000 is not a TCP port"),
     (Port(), "2-1", "'2-1' is a range that ends before it begins"),
     (Mapped(), "text/plain", "'text/plain' has no '=': write KEY=VALUE"),
+    (HeaderRules(9), "*.x=A", r"'\*\.x=A' has fewer than two '=': write PATTERN=NAME=VALUE"),
     (Seconds(), "1 week", "'1 week' is not a number of seconds, such as 10, 1.5, 500ms, 2m, 1h or 1d"),
     (Seconds(), "nan", "'nan' is not a number of seconds"),
     (Amount(1, 9, "bytes"), "1MB", "'1MB' is not a number of bytes, such as 65536, 64KiB or 1MiB"),
