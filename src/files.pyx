@@ -523,7 +523,8 @@ cdef int etag_make(File *file, const stat_t *stat) noexcept nogil:
         return ENOMEM            # libcrypto's
     file.etag = Slice(&file.etag_text[0], snprintf(
         <char *>file.etag_text, MAX_ETAG, '"%016llx%016llx-%llx%s"', <unsigned long long>load_be64(digest),
-        <unsigned long long>load_be64(digest + 8), <unsigned long long>file.size, coding_ending(<Coding>(file.coding | file.encoding))))
+        <unsigned long long>load_be64(digest + 8), <unsigned long long>file.size,
+        coding_ending(<Coding>(file.coding | file.encoding))))
     return 0
 
 

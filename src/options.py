@@ -428,7 +428,7 @@ class RootOptions(Options, group="Files"):
                 if name.lower() == "cache-control" and value is not None and (self.cache or self.listing):
                     raise ValueError(f'{option}: cache or listing says {name}, too: use cache={{"*": ...}} alone')
                 if name.lower() == "access-control-allow-credentials" and value is not None and self.cors_credentials:
-                    raise ValueError(f"{option}: cors_credentials says {name}, too: leave it out, for browsers take it once")
+                    raise ValueError(f"{option}: cors_credentials says {name}, too: leave it out")
         for pattern in self.headers_for:
             check_total(f"headers_for: those for {pattern!r} and of headers", self.headers_of(pattern))
         if self.cors_credentials and ("*" in self.cors or not self.cors):

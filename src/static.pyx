@@ -17,8 +17,8 @@ from c1m.files cimport (
 )
 from c1m.http cimport (
     ACCEPT, ACCEPT_ENCODING, ASKS_KEEP_ALIVE, GET, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
-    IF_UNMODIFIED_SINCE, ORIGIN, RANGE, HttpRequest, has, http_escape, http_has_escaped_slash, http_is_word, http_other, twice,
-    value_of,
+    IF_UNMODIFIED_SINCE, ORIGIN, RANGE, HttpRequest, has, http_escape, http_has_escaped_slash, http_is_word, http_other,
+    twice, value_of,
 )
 from c1m.naming cimport MAX_PATH, Rule, coding_name, last_name, rules_find, types_extension
 from c1m.reactor cimport conn_close, conn_commit, conn_reserve, conn_send
