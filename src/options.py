@@ -396,7 +396,7 @@ class RootOptions(Options, group="Files"):
     )
     cors: tuple[str, ...] = option(
         (),
-        Several(Origin("*"), most=LIMITS["origins"]),
+        Several(Origin("*"), most=LIMITS["cors"]),
         """origins whose scripts may read the answers and all their fields (CORS), such as
         ``"https://example.org"``, or ``"*"`` for any""",
         flag=Flag("Origin whose scripts may read the answers (CORS), * for any."),

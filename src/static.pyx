@@ -221,9 +221,12 @@ cdef bint redirect_to_clean(Static *s, Exchange *x, const Mount *m) noexcept nog
 
 
 cdef bint names_file(Static *s, Slice path) noexcept nogil:
-    """Whether a path is that of a file rather than a place in a single-page application: its extension has a media
-    type. But where the last name has an "@" in it, two letters at its end are a country's: it is a mail address."""
+    """Whether a path is that of a file rather than a place in a single-page application: it is below /.well-known/,
+    where clients ask what there is (RFC 8615), or its extension has a media type. But where the last name has an "@" in
+    it, two letters at its end are a country's: it is a mail address."""
     cdef Slice name = last_name(path)
+    if path.n > 12 and memcmp(path.at, b"/.well-known/", 13) == 0:
+        return True
     if types_extension(&s.files.types, name) == NULL:
         return False
     return (memchr(name.at, c'@', name.n) == NULL or name.n < 3 or name.at[name.n - 3] != c'.' or

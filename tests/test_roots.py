@@ -680,6 +680,11 @@ def spa(tmp_path_factory):
     ("/logo@2x.png", BROWSER, 404),
     ("/vue@3.js", BROWSER, 404),
     ("/.hidden", BROWSER, 200),
+    # RFC 8615; Chromium asks for the last to learn whether the others can be believed ("change-password", W3C).
+    *[(f"/.well-known/{name}", BROWSER, 404) for name in (
+        "change-password", "resource-that-should-not-exist-whose-status-code-should-not-be-200"
+    )],
+    ("/.well-known", BROWSER, 200),
     ("/ws", BROWSER, 426),
     *[("/users/7", f"Sec-Fetch-Dest: {dest}", 200) for dest in ("document", "iframe", "frame", "fencedframe")],
     *[("/users/7", f"Sec-Fetch-Dest: {dest}", 404) for dest in ("empty", "script", "image", "manifest", "x")],
