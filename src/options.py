@@ -50,7 +50,7 @@ MAX_MESSAGE = (1 << 31) - 1      # bytes
 MAX_PING_INTERVAL = 45.0         # seconds, by default: nginx and load balancers drop what is silent for 60
 MAX_CACHE_FILES = 1 << 22
 MAX_CACHE_BYTES = 1 << 40
-MAX_MEDIA_TYPES = 1024           # beside those that are known; c1m.files has room for 4096 in all
+MAX_MEDIA_TYPES = 1024           # beside those that are known; each takes two of the 4096 in c1m.naming at most
 MAX_DURATIONS = 56               # of silence before a ping, and from there to the end, of all routes: c1m.reactor has
                                  # room for 63, of which the server's own timeouts take five
 GROUPS = ("Listening", "Files", "WebSocket", "Limits and timeouts", "Log")
