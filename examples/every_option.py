@@ -17,19 +17,27 @@ with tempfile.TemporaryDirectory() as directory:
         index=["index.html", "README.md"],
         # Directories without one of those are listed, as a page or, for clients that accept it, as JSON.
         listing=True,
-        # Where a browser asks for a page that does not exist: True sends it the root's index page.
+        # Where a page is asked for that does not exist: True sends the root's index page.
         spa=False,
+        # Finds about.html as /about, too.
+        clean_urls=False,
         # Sends echo.py.gz (or .br, or .zst) in place of echo.py, where it exists and the client accepts it.
         sidecars=True,
+        # Files that are stored compressed and asked for by that name: by pattern, as below.
+        encodings={"*.wasm.br": "br", "/tiles/*.pbf": "gzip"},
         # Cache-Control by pattern, the first that fits. A pattern with a slash in front is held against the
         # path, any other against the last name in it.
         cache={"*.html": "no-cache", "/assets/*": "public, max-age=31536000, immutable"},
         # Header fields for every file. None takes away one that is sent by default.
         headers={"Referrer-Policy": "no-referrer", "X-Content-Type-Options": None},
+        # And by pattern, the first that fits.
+        headers_for={"*.toml": {"Referrer-Policy": None, "X-Robots-Tag": "noindex"}},
         # The encoding that is said of text. None says none, for old pages that do so themselves.
         charset="utf-8",
         # Sites whose scripts may read the files; "*" for any.
         cors=["https://example.org"],
+        # Lets them do so with the user's cookies, too. The sites must be named then.
+        cors_credentials=False,
         # Takes %2F in a path for a slash, as npm writes it. A proxy in front may see another path then.
         escaped_slashes=False,
         # Serves names that begin with a dot, too, as Zarr 2 has them. See that no .git or .env is there.
@@ -61,7 +69,9 @@ with tempfile.TemporaryDirectory() as directory:
         cache_files=4096,
         cache_bytes=16 << 20,
         # Media types by extension, beside those that every server knows.
-        mime_types={"pyx": "text/x-cython"},
+        mime_types={"pyx": "text/x-cython", "LICENSE": "text/plain"},
+        # And that of all others.
+        default_type="application/octet-stream",
         # A file for a line about each answer; "-" for standard output. For logrotate, SIGUSR1 opens it
         # anew while run() serves; server.reopen_log() does so at any time.
         access_log=Path(directory, "access.log"),

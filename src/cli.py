@@ -104,7 +104,7 @@ def value_of(kind: Kind, said: str, given: Any) -> Any:
         if isinstance(kind, Several):
             value: Any = [each for text in given for each in kind.parse(text)]
         elif isinstance(kind, Mapped):
-            value = {key: each for text in given for key, each in kind.parse(text).items()}
+            value = kind.joined(map(kind.parse, given))
         else:
             value = kind.parse(given)
     except ValueError as error:

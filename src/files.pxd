@@ -5,6 +5,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from c1m.buf cimport Block, Slice
 from c1m.coding cimport Coding
 from c1m.linux cimport timespec
+from c1m.naming cimport MediaType, Rules, Types
 from c1m.siphash cimport SipKey
 
 cdef enum FindResult:
@@ -15,17 +16,10 @@ cdef enum FindResult:
     FILE_FAILED                  # it may be there, but can't be read: Files.fault says why
 
 cdef enum:
-    MAX_PATH = 4095              # bytes of a path below a root: PATH_MAX less its NUL
-    MAX_NAME = 255               # bytes of one name in it: NAME_MAX
-    MAX_EXTENSION = 15           # bytes of a file name's extension that has a media type
     MAX_ETAG = 56                # two quotes, 32 hexadecimal digits, a dash, 16 of them, ".zst", NUL
     MAX_ROOTS = 256
     MAX_INDEX_NAMES = 8
     SPARES = 16                  # descriptors held in reserve
-
-cdef struct MediaType:
-    Slice name
-    bint takes_charset           # its mount may say one of it
 
 cdef struct File:                # what is known of a path that was found; valid until the next files_find
     File *chain                  # next in its bucket
@@ -43,9 +37,10 @@ cdef struct File:                # what is known of a path that was found; valid
     Slice etag
     uint8_t[MAX_ETAG] etag_text
     int64_t sidecars_ms          # when they were last looked for, 0 for never
-    uint32_t sidecars            # the sidecars that there are, a bit per Coding
-    uint8_t coding               # of the contents; not IDENTITY: this is a sidecar
-    uint8_t index                # for a directory: which index name was found
+    uint8_t sidecars             # the sidecars that there are, a bit per Coding
+    uint8_t coding               # not IDENTITY: this is a sidecar, in that Coding
+    uint8_t encoding             # the Coding that a file which is no sidecar has by its root's rules
+    uint8_t index                # for a directory: which index name was found; with clean_urls: 1 for path + ".html"
     uint16_t root
     uint64_t hash
     uint32_t path_n
@@ -58,12 +53,10 @@ cdef struct Root:
     int64_t checked_ms           # when the path was last resolved
     bint follow_symlinks         # even out of the root
     bint dotfiles                # serve names that begin with a dot, too
+    bint clean_urls              # find name.html as name
+    Rules encodings              # which files are encoded as they are, and how: a coding's name
     int index_n
     Slice[MAX_INDEX_NAMES] index      # files served for their directory: the first that exists
-
-cdef struct TypeSlot:
-    uint8_t[MAX_EXTENSION + 1] extension     # lower case, NUL-padded; empty slots begin with NUL
-    MediaType type
 
 cdef struct Files:
     Root[MAX_ROOTS] roots
@@ -71,8 +64,7 @@ cdef struct Files:
     bint no_openat2              # this kernel or sandbox lacks it
     int[SPARES] spares           # descriptors in reserve for when the process has no other left
     int spares_n
-    TypeSlot *types              # hash table
-    MediaType default_type
+    Types types
     SipKey key                   # of the hash
     File **buckets
     uint32_t bucket_count        # a power of two
@@ -89,12 +81,12 @@ cdef bint files_init(Files *f, int max_files, size_t max_bytes) noexcept nogil
 cdef void files_free(Files *f) noexcept nogil
 cdef int files_root(Files *f, const char *path, bint follow_symlinks) noexcept nogil
 cdef bint files_index(Files *f, int root, Slice name) noexcept nogil
-cdef bint files_type(Files *f, Slice extension, MediaType type) noexcept nogil
 cdef FindResult files_find(
     Files *f, int root, Slice path, uint32_t codings, int64_t now_ms, File **found
 ) noexcept nogil
 cdef bint files_broken(int fault) noexcept nogil
 cdef Coding files_coding(Slice etag) noexcept nogil
+cdef void files_path(const Files *f, const File *file, char *to) noexcept nogil
 cdef void files_keep(Files *f, File *file, Block *head) noexcept nogil
 cdef void files_forget(Files *f, int64_t now_ms) noexcept nogil
 cdef int files_directory(Files *f, int root, Slice path) noexcept nogil

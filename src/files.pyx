@@ -27,12 +27,15 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset, strdup, strlen
 
 from c1m.buf cimport block_new, block_unref, load_be64, put, put_text
-from c1m.coding cimport BROTLI, CODINGS, GZIP, IDENTITY, ZSTD, Coding
+from c1m.coding cimport CODINGS, IDENTITY, Coding
 from c1m.linux cimport (
     EAGAIN, EINTR, EIO, EMFILE, ENFILE, ENOENT, ENOMEM, ENOSYS, ENOTCONN, EPERM, EREMOTEIO, ESTALE, ETIMEDOUT,
     EUCLEAN, EXDEV, F_DUPFD_CLOEXEC, O_CLOEXEC, O_DIRECTORY, O_NOCTTY, O_NONBLOCK, O_PATH, O_RDONLY, RESOLVE_BENEATH,
     RESOLVE_NO_MAGICLINKS, S_ISDIR, S_ISREG, SYS_openat2, c_open, close, errno, fcntl, fstat, open_how, openat, pread,
     readlink, stat_t, syscall, timespec,
+)
+from c1m.naming cimport (
+    MAX_NAME, MAX_PATH, Rule, coding_ending, coding_named, rules_find, types_find, types_free, types_init,
 )
 from c1m.siphash cimport SipKey, sip_key_new, siphash13
 
@@ -49,7 +52,6 @@ cdef enum:
     MAX_OPEN_TRIES = 8           # of openat2(2), while renames elsewhere make it fail
     MAX_PROC_LINK = 32           # "/proc/self/fd/", ten digits, NUL
     MIN_BUCKETS = 64             # a power of two
-    TYPES = 4096                 # a power of two, with room to spare for some 1,500 extensions
     FRESH_MS = 1000              # for so long after a check a file is taken to be unchanged
     IDLE_MS = 60000              # a file not asked for in so long is dropped: its disk space may be wanted
 
@@ -69,8 +71,7 @@ cdef bint files_init(Files *f, int max_files, size_t max_bytes) noexcept nogil:
     while f.bucket_count < <uint32_t>max_files:
         f.bucket_count *= 2
     f.buckets = <File **>calloc(f.bucket_count, sizeof(File *))
-    f.types = <TypeSlot *>calloc(TYPES, sizeof(TypeSlot))
-    return f.buckets != NULL and f.types != NULL and sip_key_new(&f.key)
+    return f.buckets != NULL and sip_key_new(&f.key) and types_init(&f.types, &f.key)
 
 
 cdef void files_free(Files *f) noexcept nogil:
@@ -85,7 +86,7 @@ cdef void files_free(Files *f) noexcept nogil:
         f.spares_n -= 1
         close(f.spares[f.spares_n])
     free(f.buckets)
-    free(f.types)
+    types_free(&f.types)
     memset(f, 0, sizeof(Files))
 
 
@@ -150,61 +151,6 @@ cdef bint files_index(Files *f, int root, Slice name) noexcept nogil:
     r.index[r.index_n] = name
     r.index_n += 1
     return True
-
-
-# ---- media types ----
-
-cdef bint files_type(Files *f, Slice extension, MediaType type) noexcept nogil:
-    """Sets the media type of an extension (lower case, no dot). The slices' bytes must outlive f. False: the table
-    is full."""
-    cdef uint8_t[MAX_EXTENSION + 1] key
-    cdef TypeSlot *slot
-    if not extension_key(extension, key):
-        return True              # a longer extension is never looked up either
-    slot = type_slot(f, key)
-    if slot == NULL:
-        return False
-    memcpy(slot.extension, key, MAX_EXTENSION + 1)
-    slot.type = type
-    return True
-
-
-cdef inline bint extension_key(Slice extension, uint8_t *key) noexcept nogil:
-    """The extension, lower-cased and padded. False: it is empty or too long to be one."""
-    cdef size_t i
-    cdef uint8_t c
-    if extension.n == 0 or extension.n > MAX_EXTENSION:
-        return False
-    memset(key, 0, MAX_EXTENSION + 1)
-    for i in range(extension.n):
-        c = extension.at[i]
-        key[i] = c | 0x20 if c'A' <= c <= c'Z' else c
-    return True
-
-
-cdef TypeSlot *type_slot(Files *f, const uint8_t *key) noexcept nogil:
-    """The slot that holds this extension or is free for it; NULL if the table is full."""
-    cdef uint64_t at = siphash13(&f.key, key, MAX_EXTENSION + 1)
-    cdef TypeSlot *slot
-    cdef int i
-    for i in range(TYPES):
-        slot = &f.types[(at + i) & (TYPES - 1)]
-        if slot.extension[0] == 0 or memcmp(slot.extension, key, MAX_EXTENSION + 1) == 0:
-            return slot
-    return NULL
-
-
-cdef const MediaType *type_of(Files *f, Slice path) noexcept nogil:
-    """The media type that goes with the path's extension."""
-    cdef uint8_t[MAX_EXTENSION + 1] key
-    cdef TypeSlot *slot
-    cdef size_t i = path.n
-    while i > 0 and path.at[i - 1] != c'.' and path.at[i - 1] != c'/':
-        i -= 1
-    if i == 0 or path.at[i - 1] != c'.' or not extension_key(Slice(path.at + i, path.n - i), key):
-        return &f.default_type
-    slot = type_slot(f, key)
-    return &f.default_type if slot == NULL or slot.extension[0] == 0 else &slot.type
 
 
 # ---- the walk below a root ----
@@ -305,7 +251,7 @@ cdef FindResult files_find(
     wanted.index = 0
     root_refresh(f, root, now_ms)
     result = find(f, &wanted, now_ms, found)
-    if result != FILE_FOUND or codings == 0:
+    if result != FILE_FOUND or codings == 0 or found[0].encoding:
         return result
     file = found[0]
     sidecars_refresh(f, file, now_ms)
@@ -406,31 +352,31 @@ cdef inline bint is_dots(Slice names) noexcept nogil:
     return names.n == n or names.at[n] == c'/'
 
 
-cdef inline const char *ending_of(Coding coding) noexcept nogil:
-    """What the name of a sidecar ends with."""
-    if coding == GZIP:
-        return b".gz"
-    if coding == BROTLI:
-        return b".br"
-    return b".zst" if coding == ZSTD else b""
-
-
 cdef bint name_of(const Root *root, Slice path, int index, Coding coding, char *name) noexcept nogil:
     """The file name below its root, at most MAX_PATH and NUL-terminated. False: not to be served."""
-    cdef Slice last = Slice(NULL, 0)
-    cdef const char *ending = ending_of(coding)
-    cdef uint8_t *to = <uint8_t *>name
-    if path.at[path.n - 1] == c'/':
-        if index >= root.index_n:
-            return False
-        last = root.index[index]
+    cdef Slice last
+    cdef const char *ending = coding_ending(coding)
+    if index >= (root.index_n if path.at[path.n - 1] == c'/' else 1 + <int>root.clean_urls):
+        return False
+    last = completion(root, path, index)
     if path.n - 1 + last.n + strlen(ending) > MAX_PATH or hidden(root, path):
         return False
-    to = put(to, path.at + 1, path.n - 1)
-    if last.n:
-        to = put(to, last.at, last.n)
-    put_text(to, ending)[0] = 0
+    put_text(put(put(<uint8_t *>name, path.at + 1, path.n - 1), last.at, last.n), ending)[0] = 0
     return True
+
+
+cdef inline Slice completion(const Root *root, Slice path, int index) noexcept nogil:
+    """What a file's name has behind the path that was asked for: an index name, or, with clean_urls, ".html"."""
+    if path.at[path.n - 1] == c'/':
+        return root.index[index]
+    return Slice(b".html", 5 if index else 0)
+
+
+cdef void files_path(const Files *f, const File *file, char *to) noexcept nogil:
+    """Writes the path of a file below its root, from the first slash on, NUL-terminated: at most MAX_PATH + 2 bytes. Of
+    a sidecar it is that of the file beside it."""
+    cdef Slice last = completion(&f.roots[file.root], path_of(file), file.index)
+    put(put(<uint8_t *>to, file.path, file.path_n), last.at, last.n)[0] = 0
 
 
 cdef bint still_there(Files *f, File *file, int64_t now_ms) noexcept nogil:
@@ -463,7 +409,7 @@ cdef FindResult file_load(Files *f, const Wanted *w, int64_t now_ms, File **foun
     """Opens what the path names and adds it to the cache."""
     cdef char[MAX_PATH + 1] name
     cdef const Root *root = &f.roots[w.root]
-    cdef bint directory = w.path.at[w.path.n - 1] == c'/'
+    cdef FindResult absent = FILE_NONE
     cdef int index = w.index, fd
     cdef stat_t stat
     f.fault = 0
@@ -482,23 +428,34 @@ cdef FindResult file_load(Files *f, const Wanted *w, int64_t now_ms, File **foun
                 if f.fault:
                     return FILE_BUSY if f.fault == ENOMEM else FILE_FAILED
                 found[0].index = index
-                found[0].type = type_of(f, root.index[index] if directory else w.path)
                 found[0].checked_ms = now_ms
+                file_describe(f, found[0])
                 file_add(f, found[0])
                 spares_fill(f)
                 return FILE_FOUND
             close(fd)
-            if S_ISDIR(stat.st_mode) and not directory:
-                return FILE_DIRECTORY
+            if S_ISDIR(stat.st_mode) and w.path.at[w.path.n - 1] != c'/' and index == 0:
+                absent = FILE_DIRECTORY
         elif fd == -EMFILE or fd == -ENFILE or fd == -ENOMEM:
             return FILE_BUSY
         elif files_broken(-fd):
             f.fault = -fd
             return FILE_FAILED
-        if not directory or w.coding != IDENTITY:
+        if w.coding != IDENTITY:
             break
         index += 1
-    return FILE_NONE
+    return absent
+
+
+cdef void file_describe(Files *f, File *file) noexcept nogil:
+    """Notes what the file's name says of it."""
+    cdef char[MAX_PATH + 2] path
+    cdef const Rule *rule
+    files_path(f, file, path)
+    rule = rules_find(&f.roots[file.root].encodings, path)
+    if rule != NULL:
+        file.encoding = coding_named(rule.value)
+    file.type = types_find(&f.types, path, <Coding>file.encoding)
 
 
 cdef bint files_broken(int fault) noexcept nogil:
@@ -565,7 +522,7 @@ cdef int etag_make(File *file, const stat_t *stat) noexcept nogil:
         return ENOMEM            # libcrypto's
     file.etag = Slice(&file.etag_text[0], snprintf(
         <char *>file.etag_text, MAX_ETAG, '"%016llx%016llx-%llx%s"', <unsigned long long>load_be64(digest),
-        <unsigned long long>load_be64(digest + 8), <unsigned long long>file.size, ending_of(<Coding>file.coding)))
+        <unsigned long long>load_be64(digest + 8), <unsigned long long>file.size, coding_ending(<Coding>file.coding)))
     return 0
 
 
@@ -574,8 +531,8 @@ cdef Coding files_coding(Slice etag) noexcept nogil:
     cdef int coding
     cdef size_t n
     for coding in range(<int>IDENTITY + 1, <int>CODINGS):
-        n = strlen(ending_of(<Coding>coding))
-        if etag.n > n + 2 and memcmp(etag.at + etag.n - 1 - n, ending_of(<Coding>coding), n) == 0:
+        n = strlen(coding_ending(<Coding>coding))
+        if etag.n > n + 2 and memcmp(etag.at + etag.n - 1 - n, coding_ending(<Coding>coding), n) == 0:
             return <Coding>coding
     return IDENTITY
 

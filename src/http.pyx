@@ -889,6 +889,15 @@ cdef bint http_has_escaped_slash(Slice path) noexcept nogil:
     return False
 
 
+cdef Slice http_other(const HttpRequest *r, const char *lower) noexcept nogil:
+    """The value of the first field of that lower-case name, which has no FieldId; empty if there is none."""
+    cdef int i
+    for i in range(r.head.count):
+        if r.head.fields[i].id == OTHER_FIELD and http_is_word(r.head.fields[i].name, lower):
+            return r.head.fields[i].value
+    return Slice(NULL, 0)
+
+
 cdef uint8_t *http_escape(uint8_t *to, Slice path) noexcept nogil:
     """Writes a request's path, or some of it, as a URL may hold it (RFC 3986 section 3.3): what it may not and is not
     escaped yet is. At most three times as long."""

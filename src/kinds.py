@@ -21,6 +21,7 @@ MAX_CACHE_CONTROL = 1024         # bytes
 MAX_FIELD_BYTES = 8192           # of all header fields of a root
 MAX_TOKEN = 255                  # characters
 MAX_MEDIA_TYPE = 128             # characters
+CODINGS = ("gzip", "br", "zstd")
 MAX_CHARSET = 40                 # characters: RFC 2978 section 2.3
 
 TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -395,33 +396,56 @@ class Mapped(Kind):
     def load(self, value: Any, directory: str) -> Any:
         return value
 
+    def joined(self, parsed: Iterable[dict[str, Any]]) -> dict[str, Any]:
+        """What several texts say together; of the same key the last counts."""
+        return {key: value for each in parsed for key, value in each.items()}
 
-class CacheRules(Mapped):
-    """Values of Cache-Control by pattern."""
 
-    takes, metavar = "Mapping[str, str]", "PATTERN=VALUE"
+class PatternRules(Mapped):
+    """Something said of files by pattern, the first that fits."""
 
     def __init__(self, most: int) -> None:
         self.most = most
 
-    def check(self, name: str, value: Any) -> dict[str, str]:
+    def check(self, name: str, value: Any) -> dict[str, Any]:
         return at_most(name, super().check(name, value), self.most)
 
-    def pair(self, name: str, key: Any, value: Any) -> tuple[str, str]:
+    def pair(self, name: str, key: Any, value: Any) -> tuple[str, Any]:
         if not isinstance(key, str):
             raise TypeError(f"{name}: {key!r} is not a str")
         if "\0" in key or not key:
             raise ValueError(f"{name}: {key!r} is not a pattern")
-        check_field_value(name, f"the value for {key!r}", value)
-        if len(value) > MAX_CACHE_CONTROL:
-            raise ValueError(f"{name}: the value for {key!r} is longer than {MAX_CACHE_CONTROL} bytes")
-        return key, value
+        return key, self.said(name, key, value)
 
-    def export(self, value: dict[str, str]) -> list[tuple[bytes, bytes]]:
-        # For fnmatch(3), to which brackets and backslashes would mean something, too.
-        return [
-            (os.fsencode(re.sub(r"[\[\\]", r"\\\g<0>", pattern)), rule.encode()) for pattern, rule in value.items()
-        ]
+    def said(self, name: str, pattern: str, value: Any) -> Any:
+        """The value, checked and normalised."""
+        raise NotImplementedError
+
+    def export(self, value: dict[str, Any]) -> list[tuple[bytes, bytes]]:
+        return [(fnmatch_pattern(pattern), said.encode()) for pattern, said in value.items()]
+
+
+class CacheRules(PatternRules):
+    """Values of Cache-Control."""
+
+    takes, metavar = "Mapping[str, str]", "PATTERN=VALUE"
+
+    def said(self, name: str, pattern: str, value: Any) -> str:
+        check_field_value(name, f"the value for {pattern!r}", value)
+        if len(value) > MAX_CACHE_CONTROL:
+            raise ValueError(f"{name}: the value for {pattern!r} is longer than {MAX_CACHE_CONTROL} bytes")
+        return value  # type: ignore[no-any-return]
+
+
+class Encodings(PatternRules):
+    """Content codings of files that are stored in them."""
+
+    takes, metavar = "Mapping[str, str]", "PATTERN=CODING"
+
+    def said(self, name: str, pattern: str, value: Any) -> str:
+        if value not in CODINGS:
+            raise ValueError(f"{name}: {value!r}, for {pattern!r}, is none of {', '.join(map(repr, CODINGS))}")
+        return value  # type: ignore[no-any-return]
 
 
 class HeaderFields(Mapped):
@@ -435,8 +459,7 @@ class HeaderFields(Mapped):
 
     def check(self, name: str, value: Any) -> dict[str, str | None]:
         fields = super().check(name, value)
-        if sum(len(field) + len(each) + 4 for field, each in fields.items() if each) > MAX_FIELD_BYTES:
-            raise ValueError(f"{name}: more than {MAX_FIELD_BYTES} bytes in all")
+        check_total(name, fields)
         return fields
 
     def pair(self, name: str, key: Any, value: Any) -> tuple[str, str | None]:
@@ -462,34 +485,86 @@ class HeaderFields(Mapped):
         return "".join(f"{key}: {each}\r\n" for key, each in fields.values() if each is not None).encode()
 
 
-class MediaTypes(Mapped):
-    """Media types by file extension."""
+class HeaderRules(PatternRules):
+    """Header fields beside those that all files have, or in place of them."""
 
-    takes, metavar = "Mapping[str, str]", "EXTENSION=TYPE"
+    takes, metavar = "Mapping[str, Mapping[str, str | None]]", "PATTERN=NAME=VALUE"
+    toml = "table of tables of strings"
 
     def __init__(self, most: int) -> None:
+        super().__init__(most)
+        self.fields = HeaderFields({})
+
+    def said(self, name: str, pattern: str, value: Any) -> dict[str, str | None]:
+        if not isinstance(value, Mapping):
+            raise TypeError(f"{name}: {value!r}, for {pattern!r}, is no mapping of field names to values")
+        return self.fields.check(name, value)
+
+    def parse(self, text: str) -> dict[str, Any]:
+        return {pattern: self.fields.parse(said) for pattern, said in super().parse(text).items()}
+
+    def load(self, value: Any, directory: str) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {key: self.fields.load(each, directory) for key, each in value.items()}
+
+    def export(self, value: dict[str, Any]) -> Any:
+        return value             # RootOptions makes header lines of it, with those that all files have
+
+    def joined(self, parsed: Iterable[dict[str, Any]]) -> dict[str, Any]:
+        joined: dict[str, Any] = {}
+        for each in parsed:
+            for pattern, fields in each.items():
+                joined.setdefault(pattern, {}).update(fields)
+        return joined
+
+
+class MediaType(Text):
+    """A media type, with parameters or without."""
+
+    def __init__(self) -> None:
+        super().__init__("TYPE")
+
+    def check(self, name: str, value: Any) -> str:
+        if not MEDIA_TYPE.fullmatch(super().check(name, value)) or len(value) > MAX_MEDIA_TYPE:
+            raise ValueError(f"{name}: {value!r} is not a media type")
+        return value  # type: ignore[no-any-return]
+
+    def export(self, value: str) -> tuple[bytes, bool]:  # type: ignore[override]
+        """With whether a root's charset is said of it."""
+        return value.encode(), value.lower().startswith("text/") and not NO_CHARSET.search(value)
+
+
+class MediaTypes(Mapped):
+    """Media types by file extension or file name."""
+
+    takes, metavar = "Mapping[str, str]", "EXTENSION|NAME=TYPE"
+
+    def __init__(self, most: int, longest: int) -> None:
         self.most = most
+        self.longest = longest   # bytes of an extension with its dot, or of a name
 
     def check(self, name: str, value: Any) -> dict[str, str]:
         return at_most(name, super().check(name, value), self.most)
 
     def pair(self, name: str, key: Any, value: Any) -> tuple[str, str]:
-        for each in (key, value):
-            if not isinstance(each, str):
-                raise TypeError(f"{name}: {each!r} is not a str")
-        extension = key.removeprefix(".").lower()
-        if not re.fullmatch(r"[a-z0-9_+\-]{1,15}", extension):
-            raise ValueError(f"{name}: {extension!r} is not a file extension")
-        if not MEDIA_TYPE.fullmatch(value) or len(value) > MAX_MEDIA_TYPE:
-            raise ValueError(f"{name}: {value!r} is not a media type")
-        return extension, value
+        if not isinstance(key, str):
+            raise TypeError(f"{name}: {key!r} is not a str")
+        if not re.fullmatch(r"[!-.0-~]+", key) or len(key) > self.longest or not key.strip("."):
+            raise ValueError(
+                f"{name}: {key!r} is neither a file extension nor a file name of up to {self.longest} ASCII characters"
+            )
+        return key.lower(), MediaType().check(name, value)
 
-    def export(self, value: dict[str, str]) -> dict[bytes, tuple[bytes, bool]]:
-        """With each whether a root's charset is said of it."""
-        return {
-            extension.encode(): (kind.encode(), kind.lower().startswith("text/") and not NO_CHARSET.search(kind))
-            for extension, kind in value.items()
-        }
+    def export(self, value: dict[str, str]) -> dict[bytes | None, tuple[bytes, bool]]:
+        """By extension, with its dot, and by name: a word without a dot may be either."""
+        types: dict[bytes | None, tuple[bytes, bool]] = {}
+        for key, kind in value.items():
+            if key.rfind(".") != 0:
+                types[key.encode()] = MediaType().export(kind)
+            if "." not in key or key.rfind(".") == 0:
+                types[b"." + key.removeprefix(".").encode()] = MediaType().export(kind)
+        return types
 
 
 class Places(Kind):
@@ -552,6 +627,11 @@ def at_most(name: str, values: _C, most: int) -> _C:
     return values
 
 
+def fnmatch_pattern(pattern: str) -> bytes:
+    """For fnmatch(3), to which brackets and backslashes would mean something, too."""
+    return os.fsencode(re.sub(r"[\[\\]", r"\\\g<0>", pattern))
+
+
 def not_a_prefix(prefix: str) -> str | None:
     """Says what is wrong with a URL prefix: why no request's path, unescaped and without empty names, can begin so, or
     none that should be served. None: nothing.
@@ -576,6 +656,11 @@ def check_field_value(name: str, what: str, value: Any) -> None:
         raise ValueError(f"{name}: {what} has {wrong[0]!r} in it: {why}")
     if not value:
         raise ValueError(f"{name}: {what} is empty")
+
+
+def check_total(name: str, fields: Mapping[str, str | None]) -> None:
+    if sum(len(field) + len(each) + 4 for field, each in fields.items() if each) > MAX_FIELD_BYTES:
+        raise ValueError(f"{name}: more than {MAX_FIELD_BYTES} bytes in all")
 
 
 def quoted(value: Any) -> str:

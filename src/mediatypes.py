@@ -113,4 +113,6 @@ video/x-ms-asf asf asx
 video/x-ms-wmv wmv
 """
 
-TYPES = {extension: kind for kind, *extensions in map(str.split, _TABLE.split("\n")[1:-1]) for extension in extensions}
+TYPES = {
+    f".{extension}": kind for kind, *extensions in map(str.split, _TABLE.split("\n")[1:-1]) for extension in extensions
+}

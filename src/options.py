@@ -22,10 +22,13 @@ from c1m.kinds import (
     Charset,
     Choice,
     Directory,
+    Encodings,
     FileName,
     HeaderFields,
+    HeaderRules,
     HostName,
     Kind,
+    MediaType,
     MediaTypes,
     Mode,
     Origin,
@@ -38,6 +41,8 @@ from c1m.kinds import (
     Token,
     UrlPath,
     at_most,
+    check_total,
+    fnmatch_pattern,
 )
 from c1m.site import COMPRESSION, LIMITS, WHEN_SLOW
 
@@ -50,6 +55,8 @@ MAX_DURATIONS = 56               # of silence before a ping, and from there to t
                                  # room for 63, of which the server's own timeouts take five
 GROUPS = ("Listening", "Files", "WebSocket", "Limits and timeouts", "Log")
 """The groups of options in the help, in this order."""
+EXPOSED = ("Accept-Ranges", "Content-Encoding", "Content-Range", "Date", "ETag")
+"""Of the fields that c1m itself sends, those that scripts of other origins may not read unless they are named."""
 REQUIRED: Any = object()
 """The default of what must be given."""
 
@@ -257,10 +264,21 @@ class ServerOptions(Options, group="Limits and timeouts"):
     )
     mime_types: dict[str, str] | None = option(
         None,
-        MediaTypes(MAX_MEDIA_TYPES),
-        """media types by file extension, such as ``{"geojson": "application/geo+json"}``, beside those that are
-        known already. Text gets its root's ``charset``""",
-        flag=Flag("Media type by file extension, such as geojson=application/geo+json.", "--mime-type"),
+        MediaTypes(MAX_MEDIA_TYPES, LIMITS["typed"]),
+        """media types by file extension or file name, such as ``{"geojson": "application/geo+json", "LICENSE":
+        "text/plain", "feed.xml": "application/rss+xml"}``, beside those that are known already. A name comes before
+        an extension, and ``".license"`` is none. Text gets its root's ``charset``""",
+        flag=Flag(
+            "Media type by file extension or file name, such as geojson=application/geo+json or LICENSE=text/plain.",
+            "--mime-type",
+        ),
+        group="Files",
+    )
+    default_type: str = option(
+        "application/octet-stream",
+        MediaType(),
+        "the media type of all other files",
+        flag=Flag("Media type of all other files."),
         group="Files",
     )
     access_log: str | None = option(
@@ -313,9 +331,17 @@ class RootOptions(Options, group="Files"):
     spa: bool = option(
         False,
         Switch(),
-        """answer with the root's index page, status 200, where a browser asks for a page that does not exist: for
-        single-page applications whose script reads the path""",
-        flag=Flag("Answer with the root's index page where a browser asks for a page that does not exist."),
+        """answer with the root's index page, status 200, where a page is asked for that does not exist: for
+        single-page applications whose script reads the path. It is no page if its extension has a media type, if
+        Accept leaves HTML out, or if Sec-Fetch-Dest says that a browser wants something else""",
+        flag=Flag("Answer with the root's index page where a page is asked for that does not exist."),
+    )
+    clean_urls: bool = option(
+        False,
+        Switch(),
+        """find ``about.html`` as ``/about``, too, also where there is a directory ``about``; ``/about/`` leads to it
+        where that has no index""",
+        flag=Flag("Find NAME.html as NAME, too."),
     )
     sidecars: bool = option(
         True,
@@ -324,9 +350,18 @@ class RootOptions(Options, group="Files"):
         such a file lies beside it and is not older by a second or more""",
         flag=Flag("Send NAME.zst, NAME.br or NAME.gz in place of NAME to clients that accept it."),
     )
+    encodings: dict[str, str] = option(
+        {},
+        Encodings(LIMITS["rules"]),
+        """files that are stored compressed and asked for by that name, and how, by pattern as in ``cache``:
+        ``{"*.br": "br", "/tiles/*.pbf": "gzip"}``, ``"gzip"``, ``"br"`` or ``"zstd"``. They go to all clients as they
+        are, with Content-Encoding, so that browsers unpack them; the media type of ``app.wasm.br`` is that of
+        ``app.wasm``""",
+        flag=Flag("Content-Encoding by pattern for files that are stored compressed, such as '*.wasm.br=br'."),
+    )
     cache: dict[str, str] = option(
         {},
-        CacheRules(LIMITS["cache"]),
+        CacheRules(LIMITS["rules"]),
         """values of Cache-Control by pattern, the first that fits; a pattern with a slash in front is held
         against the file's path below the directory, any other against its name: ``/docs/index.html`` is the
         file for ``/docs/``. ``*`` fits any characters, slashes too, and ``?`` one; all others mean themselves:
@@ -344,6 +379,15 @@ class RootOptions(Options, group="Files"):
         nosniff``, which None takes away""",
         flag=Flag("Header field for every file. An empty value takes away one that is sent by default.", "--header"),
     )
+    headers_for: dict[str, dict[str, str | None]] = option(
+        {},
+        HeaderRules(LIMITS["rules"]),
+        """more of them by pattern as in ``cache``, the first that fits: ``{"/embed/*": {"X-Frame-Options": None},
+        "*.wasm": {"Cross-Origin-Resource-Policy": "cross-origin"}}``; what they name counts before ``headers``""",
+        flag=Flag(
+            "Header field by pattern, the first that fits, such as '*.pdf=X-Robots-Tag=noindex'.", "--header-for"
+        ),
+    )
     charset: str | None = option(
         "utf-8",
         Charset(),
@@ -356,6 +400,13 @@ class RootOptions(Options, group="Files"):
         """origins whose scripts may read the answers and all their fields (CORS), such as
         ``"https://example.org"``, or ``"*"`` for any""",
         flag=Flag("Origin whose scripts may read the answers (CORS), * for any."),
+    )
+    cors_credentials: bool = option(
+        False,
+        Switch(),
+        """let them do so with the user's cookies and Authorization, too, where something in front asks for these: the
+        origins must be named""",
+        flag=Flag("Let them do so with cookies and Authorization, too."),
     )
     escaped_slashes: bool = option(
         False,
@@ -372,9 +423,34 @@ class RootOptions(Options, group="Files"):
     follow_symlinks: bool = option(False, Switch(), "follow symbolic links out of the directory, too")
 
     def check_together(self) -> None:
-        for name, value in self.headers.items():
-            if name.lower() == "cache-control" and value is not None and (self.cache or self.listing):
-                raise ValueError(f'headers: cache or listing says {name}, too: use cache={{"*": ...}} alone')
+        for option, all_of_them in (("headers", [self.headers]), ("headers_for", self.headers_for.values())):
+            for name, value in (field for fields in all_of_them for field in fields.items()):
+                if name.lower() == "cache-control" and value is not None and (self.cache or self.listing):
+                    raise ValueError(f'{option}: cache or listing says {name}, too: use cache={{"*": ...}} alone')
+        for pattern in self.headers_for:
+            check_total(f"headers_for: those for {pattern!r} and of headers", self.headers_of(pattern))
+        if self.cors_credentials and ("*" in self.cors or not self.cors):
+            raise ValueError("cors_credentials: name the origins in cors, or any site could read as the user")
+
+    def headers_of(self, pattern: str) -> dict[str, str | None]:
+        return {**self.headers, **self.headers_for[pattern]}
+
+    def export(self, *names: str) -> dict[str, Any]:
+        exported = super().export(*names)
+        lines = self.options["headers"].kind.export
+        exported["headers_for"] = [(fnmatch_pattern(each), lines(self.headers_of(each))) for each in self.headers_for]
+        exported["cors_fields"] = self.cors_fields(exported.pop("cors_credentials"))
+        return exported
+
+    def cors_fields(self, credentials: bool) -> bytes:
+        """What other origins' scripts are told (Fetch section 3.2.3): "*" is all fields, but where credentials are
+        sent; there they must be named.
+        """
+        if not credentials:
+            return b"Access-Control-Expose-Headers: *\r\n"
+        own = {name for each in [self.headers, *self.headers_for.values()] for name, value in each.items() if value}
+        exposed = ", ".join([*EXPOSED, *sorted(own)])
+        return f"Access-Control-Allow-Credentials: true\r\nAccess-Control-Expose-Headers: {exposed}\r\n".encode()
 
 
 class RouteOptions(Options, group="WebSocket"):

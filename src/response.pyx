@@ -14,7 +14,7 @@ from libc.string cimport strlen
 
 from c1m.accesslog cimport Line, line_copy, log_line, log_write
 from c1m.buf cimport Slice, put, put_number, put_text
-from c1m.http cimport ASKS_KEEP_ALIVE, HEAD
+from c1m.http cimport ASKS_KEEP_ALIVE, HEAD, http_other
 from c1m.reactor cimport CLOSED, MAX_PEER_TEXT, Conn, conn_finish, conn_peer, conn_reserve, conn_unsent
 from c1m.semantics cimport DATE_SIZE, http_date
 
@@ -121,13 +121,12 @@ cdef uint8_t *head_begin(Exchange *x, int status, size_t more) noexcept nogil:
     to = response_head(to, status, response_date(x.out))
     head_count(x, status)
     if x.origin.n:
-        to = put_text(to, b"Access-Control-Allow-Origin: ")
-        # "*" is every field to requests without credentials, and those with are not allowed (Fetch section 3.2).
-        to = put_text(put(to, x.origin.at, x.origin.n), b"\r\nAccess-Control-Expose-Headers: *\r\n")
+        to = put_text(put(put_text(to, b"Access-Control-Allow-Origin: "), x.origin.at, x.origin.n), b"\r\n")
+        to = put(to, x.cors_fields.at, x.cors_fields.n)
     if x.by_origin:
         to = put_text(to, b"Vary: Origin\r\n")
     if x.by_accept:
-        to = put_text(to, b"Vary: Accept\r\n")
+        to = put_text(to, b"Vary: Accept, Sec-Fetch-Dest\r\n" if x.by_dest else b"Vary: Accept\r\n")
     return response_connection(to, x.request, x.keep)
 
 
@@ -148,11 +147,18 @@ cdef void respond_status(Exchange *x, int status, const char *fields) noexcept n
 
 
 cdef void respond_options(Exchange *x) noexcept nogil:
-    """204 with what is allowed (RFC 9110 section 9.3.7), also to a CORS preflight (Fetch section 3.2)."""
-    cdef uint8_t *to = put_text(head_begin(x, 204, 0), ALLOWED)
+    """204 with what is allowed (RFC 9110 section 9.3.7), also to a CORS preflight (Fetch section 3.2).
+
+    The fields that a script wants to send mean nothing here, so any are allowed, by their names: "*" would not be
+    Authorization, nor any at all where credentials are sent.
+    """
+    cdef Slice asked = http_other(x.request, b"access-control-request-headers")
+    cdef uint8_t *to = put_text(head_begin(x, 204, asked.n), ALLOWED)
     if x.origin.n:
-        to = put_text(to, b"Access-Control-Allow-Methods: GET, HEAD, OPTIONS\r\nAccess-Control-Allow-Headers: *\r\n")
-        to = put_text(to, b"Access-Control-Max-Age: 86400\r\n")
+        to = put_text(to, b"Access-Control-Allow-Methods: GET, HEAD, OPTIONS\r\nAccess-Control-Max-Age: 86400\r\n")
+        if asked.n:
+            to = put(put_text(to, b"Access-Control-Allow-Headers: "), asked.at, asked.n)
+            to = put_text(to, b"\r\n")
     head_end(x, put_text(to, b"\r\n"))
 
 

@@ -30,11 +30,15 @@ class Root:
     index: str | Iterable[str] = ("index.html",)
     listing: bool = False
     spa: bool = False
+    clean_urls: bool = False
     sidecars: bool = True
+    encodings: Mapping[str, str] = field(default_factory=dict)
     cache: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str | None] = field(default_factory=dict)
+    headers_for: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)
     charset: str | None = "utf-8"
     cors: str | Iterable[str] = ()
+    cors_credentials: bool = False
     escaped_slashes: bool = False
     dotfiles: bool = False
     follow_symlinks: bool = False

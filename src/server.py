@@ -16,25 +16,21 @@ import stat
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import islice
 from types import FrameType
 from typing import Any, TypeVar
 
 from c1m.handlers import has_coroutines, methods_of
-from c1m.kinds import MediaTypes
 from c1m.listeners import addresses, check_free, opened
 from c1m.listing import Listings
 from c1m.logwriter import LogWriter
 from c1m.mediatypes import TYPES
-from c1m.options import MAX_MEDIA_TYPES, RouteOptions, ServerOptions, checked_durations, checked_route
+from c1m.options import RouteOptions, ServerOptions, checked_durations, checked_route
 from c1m.root import Root, made_root
 from c1m.runner import Runner
 from c1m.site import Site
 from c1m.websocket import Handler
 
 __all__ = ["Server"]
-
-MAX_SYSTEM_TYPES = 2048          # media types taken from the system's files, so that c1m.files has room for others
 
 _H = TypeVar("_H")
 _Path = str | os.PathLike[str]
@@ -86,6 +82,7 @@ class Server:
         cache_files: int = 16384,
         cache_bytes: int = 64 << 20,
         mime_types: Mapping[str, str] | None = None,
+        default_type: str = "application/octet-stream",
         access_log: _Path | None = None,
         access_log_format: str = "combined",
     ) -> None:
@@ -282,13 +279,13 @@ class Server:
 
     def _made(self) -> Site:
         """A site with all that was configured, and no listeners yet."""
-        systems = mimetypes.MimeTypes().types_map[True].items()
-        types = {extension[1:]: kind for extension, kind in islice(systems, MAX_SYSTEM_TYPES)} | TYPES
+        types = mimetypes.MimeTypes().types_map[True] | TYPES | (self._options.mime_types or {})
+        by_name = ServerOptions.options["mime_types"].kind.export(types)
         site = Site(
             **self._options.export(
                 "head_timeout", "keep_alive_timeout", "write_timeout", "cache_files", "cache_bytes"
             ),
-            mime_types=MediaTypes(MAX_MEDIA_TYPES).export(types | (self._options.mime_types or {})),
+            mime_types=by_name | {None: self._options.export("default_type")["default_type"]},
             listing=Listings().page,
         )
         for host, prefix, root in self._roots:

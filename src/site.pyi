@@ -17,7 +17,7 @@ class Site(Application):
         keep_alive_timeout_ms: int,
         cache_files: int,
         cache_bytes: int,
-        mime_types: dict[bytes, tuple[bytes, bool]],
+        mime_types: dict[bytes | None, tuple[bytes, bool]],
         listing: Callable[[int, int, bytes, bool, bool, int], tuple[bytes, bytes]],
     ) -> None: ...
     def mount(
@@ -29,10 +29,14 @@ class Site(Application):
         index: Iterable[str],
         cache: list[tuple[bytes, bytes]],
         headers: bytes,
+        headers_for: list[tuple[bytes, bytes]],
+        encodings: list[tuple[bytes, bytes]],
         charset: bytes,
         cors: list[bytes],
+        cors_fields: bytes,
         listing: bool,
         spa: bool,
+        clean_urls: bool,
         sidecars: bool,
         escaped_slashes: bool,
         dotfiles: bool,

@@ -16,16 +16,16 @@ from c1m.calls cimport (
 )
 from c1m.deflate cimport DeflateSettings
 from c1m.files cimport (
-    MAX_NAME, MAX_INDEX_NAMES, MAX_ROOTS, MediaType, files_forget, files_free, files_index, files_init, files_root,
-    files_type,
+    MAX_INDEX_NAMES, MAX_ROOTS, Root, files_forget, files_free, files_index, files_init, files_root,
 )
 from c1m.httpconn cimport http_server_init
 from c1m.mailbox cimport mailbox_close, mailbox_free, mailbox_init, mailbox_run
+from c1m.naming cimport MAX_NAME, MAX_TYPED, MediaType, Rule, Rules, types_set
 from c1m.pubsub cimport hub_free, hub_init
 from c1m.reactor cimport (
     Callbacks, reactor_alarm, reactor_close_all, reactor_keep_peers, reactor_trim, timeout_class,
 )
-from c1m.static cimport MAX_CACHE_RULES, MAX_CORS, MAX_MOUNTS, CacheRule, Mount, mount_add
+from c1m.static cimport MAX_CORS, MAX_MOUNTS, MAX_RULES, Mount, mount_add
 from c1m.websocket cimport Application, Handler
 from c1m.ws cimport ws_accept
 from c1m.wsconn cimport (
@@ -39,10 +39,10 @@ cdef enum:
 
 LIMITS = {
     "roots": min(<int>MAX_MOUNTS, <int>MAX_ROOTS), "index": <int>MAX_INDEX_NAMES, "index_name": <int>MAX_NAME,
-    "cache": <int>MAX_CACHE_RULES, "cors": <int>MAX_CORS, "origins": <int>MAX_ORIGINS, "routes": <int>MAX_ROUTES,
-    "subprotocols": <int>MAX_PROTOCOLS,
+    "rules": <int>MAX_RULES, "typed": <int>MAX_TYPED, "cors": <int>MAX_CORS, "origins": <int>MAX_ORIGINS,
+    "routes": <int>MAX_ROUTES, "subprotocols": <int>MAX_PROTOCOLS,
 }
-"""How many of each there may be, and of index_name how many bytes."""
+"""How many of each there may be; of index_name and typed, names with a media type, how many bytes."""
 WHEN_SLOW = ("close", "drop-newest", "drop-oldest", "latest")
 """What route()'s when_slow means, by number: wsconn's WhenSlow."""
 COMPRESSION = (None, "shared", "dedicated")
@@ -82,8 +82,9 @@ cdef class Site(Application):
 
     write_timeout_ms, head_timeout_ms, keep_alive_timeout_ms: how long, in milliseconds, queued output may wait for the
     client, a request may take to come whole, a connection may idle between requests. cache_files, cache_bytes: bounds
-    of the cache. mime_types: media types by extension without its dot, as bytes, each with whether a charset is said of
-    it. listing: makes the page that lists a directory, as c1m.listing.Listings.page does.
+    of the cache. mime_types: media types by extension, with its dot, or by name, as bytes, each with whether a charset
+    is said of it; None names the default. listing: makes the page that lists a directory, as
+    c1m.listing.Listings.page does.
     Raises MemoryError, OSError, ValueError.
     """
 
@@ -107,11 +108,12 @@ cdef class Site(Application):
         p.files.owner, p.files.unreadable = &p.calls, call_unreadable
         p.calls.app, p.calls.list = <void *>self, <void *>listing
         p.calls.ws, p.calls.hub, p.calls.files = &self.ws, &self.hub, &p.files
-        p.files.files.default_type = MediaType(Slice(b"application/octet-stream", 24), False)
-        for extension, (name, is_text) in mime_types.items():
-            self.kept.append((extension, name))
-            if not files_type(&p.files.files, Slice(<bytes>extension, len(extension)),
-                              MediaType(Slice(<bytes>name, len(name)), is_text)):
+        for key, (name, is_text) in mime_types.items():
+            self.kept.append((key, name))
+            if key is None:
+                p.files.files.types.default_type = MediaType(Slice(<bytes>name, len(name)), is_text)
+            elif not types_set(&p.files.files.types, Slice(<bytes>key, len(key)),
+                               MediaType(Slice(<bytes>name, len(name)), is_text)):
                 raise ValueError("too many media types")
         p.r.on = Callbacks(app=p, note=site_note, woken=site_woken, alarm=site_alarm, ended=site_ended,
                            release=site_release)
@@ -126,7 +128,7 @@ cdef class Site(Application):
         reactor_close_all(&self.r)
         files_free(&self.parts.files.files)
         for i in range(self.parts.files.mounts_n):
-            free(self.parts.files.mounts[i])
+            mount_free(self.parts.files.mounts[i])
         ws_server_free(&self.ws)
         hub_free(&self.hub)
         mailbox_free(&self.mailbox)
@@ -160,47 +162,57 @@ cdef class Site(Application):
         if self.parts.http.out.log != NULL:
             log_lost(self.parts.http.out.log, lines)
 
-    def mount(self, bytes host, bytes prefix, path, *, index, cache, bytes headers, bytes charset, cors, bint listing,
-              bint spa, bint sidecars, bint escaped_slashes, bint dotfiles, bint follow_symlinks):
+    def mount(self, bytes host, bytes prefix, path, *, index, cache, bytes headers, headers_for, encodings,
+              bytes charset, cors, bytes cors_fields, bint listing, bint spa, bint clean_urls, bint sidecars,
+              bint escaped_slashes, bint dotfiles, bint follow_symlinks):
         """Serves a directory below a URL prefix ("" or "/assets"), on a host or, if that is empty, on any.
 
-        index: names that stand for their directory. cache: (pattern, value of Cache-Control) pairs. headers: whole
-        header lines. charset: of text, b"" to say none. cors: origins that may read the responses, b"*" for any. The
-        rest as c1m.Root has it.
+        index: names that stand for their directory. headers: whole header lines. cache, headers_for, encodings:
+        (pattern, value) pairs, the first that fits counts; their values are of Cache-Control, whole header lines in
+        place of `headers`, and names of content codings. charset: of text, b"" to say none. cors: origins that may read
+        the responses, b"*" for any; cors_fields: whole header lines for them. The rest as c1m.Root has it.
         Raises OSError, ValueError.
         """
         cdef Mount *m
+        cdef Root *r
         cdef int root
-        if self.parts.files.mounts_n == MAX_MOUNTS or len(cache) > MAX_CACHE_RULES or len(cors) > MAX_CORS:
-            raise ValueError("more roots, cache patterns or origins than LIMITS has")
+        if self.parts.files.mounts_n == MAX_MOUNTS or len(cors) > MAX_CORS:
+            raise ValueError("more roots or origins than LIMITS has")
         root = files_root(&self.parts.files.files, os.fsencode(path), follow_symlinks)
         if root < 0:
             raise OSError(-root, os.strerror(-root), str(path))
-        self.parts.files.files.roots[root].dotfiles = dotfiles
+        r = &self.parts.files.files.roots[root]
+        r.dotfiles, r.clean_urls = dotfiles, clean_urls
         index = [os.fsencode(name) for name in index]
         for name in index:
             if not files_index(&self.parts.files.files, root, Slice(<bytes>name, len(name))):
                 raise ValueError("more index names than LIMITS has, or a longer one")
+        if charset:
+            charset = b"; charset=" + charset
+        self.kept.append((host, prefix, index, cache, headers, headers_for, encodings, charset, cors, cors_fields))
         m = <Mount *>calloc(1, sizeof(Mount))
         if m == NULL:
             raise MemoryError
-        if charset:
-            charset = b"; charset=" + charset
-        self.kept.append((host, prefix, index, cache, headers, charset, cors))
         m.host = Slice(host, len(host))
         m.prefix = Slice(prefix, len(prefix))
         m.root = root
-        m.listing, m.single_page, m.sidecars, m.escaped_slashes = listing, spa, sidecars, escaped_slashes
+        m.listing, m.single_page, m.clean_urls = listing, spa, clean_urls
+        m.sidecars, m.escaped_slashes = sidecars, escaped_slashes
         m.fields = Slice(headers, len(headers))
         m.charset = Slice(charset, len(charset))
-        m.own_fields = m.charset.n + m.fields.n
-        m.own_fields += max([len(value) for _, value in cache], default=0) + max(map(len, cors), default=0)
-        for pattern, value in cache:
-            m.rules[m.rules_n] = CacheRule(<bytes>pattern, Slice(<bytes>value, len(value)))
-            m.rules_n += 1
+        m.cors_fields = Slice(cors_fields, len(cors_fields))
         m.any_origin = b"*" in cors
-        if not m.any_origin:
-            m.origins_n = slices(m.origins, cors)
+        m.own_fields = m.charset.n + m.cors_fields.n + max(map(len, cors), default=0)
+        m.own_fields += max(len(value) for _, value in [*cache, (b"", b"")])
+        m.own_fields += max(len(value) for _, value in [*headers_for, (b"", headers)])
+        try:
+            m.cache, m.fields_for, m.encodings = rules(cache), rules(headers_for), rules(encodings)
+            if not m.any_origin:
+                m.origins_n = slices(m.origins, cors)
+        except BaseException:
+            mount_free(m)
+            raise
+        r.encodings = m.encodings
         mount_add(&self.parts.files, m)
 
     def route(self, bytes path, Handler handler, *, uint32_t max_message, idle_timeout_ms, ping_interval_ms,
@@ -274,3 +286,24 @@ cdef int slices(Slice *to, items) except -1:
         to[n] = Slice(<bytes>item, len(item))
         n += 1
     return n
+
+
+cdef Rules rules(pairs) except *:
+    """(pattern, value) pairs of bytes, which must be kept. Raises MemoryError, ValueError."""
+    cdef Rules made = Rules(NULL, 0)
+    if len(pairs) > MAX_RULES:
+        raise ValueError("more patterns than LIMITS has")
+    made.rules = <Rule *>calloc(len(pairs) or 1, sizeof(Rule))
+    if made.rules == NULL:
+        raise MemoryError
+    for pattern, value in pairs:
+        made.rules[made.n] = Rule(<bytes>pattern, Slice(<bytes>value, len(value)))
+        made.n += 1
+    return made
+
+
+cdef void mount_free(Mount *m) noexcept:
+    free(m.cache.rules)
+    free(m.fields_for.rules)
+    free(m.encodings.rules)
+    free(m)

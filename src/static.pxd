@@ -2,21 +2,18 @@
 
 from c1m.buf cimport Slice
 from c1m.files cimport Files
+from c1m.naming cimport Rules
 from c1m.response cimport Exchange
 
 cdef enum:
     MAX_MOUNTS = 256
-    MAX_CACHE_RULES = 32
+    MAX_RULES = 32               # of each kind, in a mount
     MAX_CORS = 32
 
 cdef enum StaticResult:
     STATIC_SENT                  # a response is written
     STATIC_ABSENT                # there is nothing: static_absent responds, unless something else is there
     STATIC_LISTING               # a directory without an index, which is to be listed
-
-cdef struct CacheRule:
-    const char *pattern          # for fnmatch(3)
-    Slice value                  # of Cache-Control
 
 cdef struct Mount:               # a document root's place in the URL space, and how it responds there
     Slice host                   # lower case; empty for any
@@ -27,13 +24,16 @@ cdef struct Mount:               # a document root's place in the URL space, and
     bint escaped_slashes         # take "%2F" for a slash; else it is refused
     bint sidecars                # look for name.zst, name.br, name.gz
     Slice charset                # a parameter of text's media type, with what precedes it; empty for none
+    bint clean_urls              # find name.html as name
     Slice fields                 # whole header lines for every file
+    Rules fields_for             # and those for files that fit a pattern, in place of them
+    Rules cache                  # values of Cache-Control
+    Rules encodings              # names of content codings
     size_t own_fields            # bytes of a head, beyond MAX_HEAD, that what is said here may take
-    CacheRule[MAX_CACHE_RULES] rules
-    int rules_n
-    Slice[MAX_CORS] origins   # that may read our responses from scripts of theirs
+    Slice[MAX_CORS] origins      # that may read our responses from scripts of theirs
     int origins_n
     bint any_origin              # all of them may
+    Slice cors_fields            # whole header lines for the origins that may
 
 # What can't be read was asked for, and has its response; fault: an errno.
 ctypedef void (*unreadable_t)(void *owner, Exchange *x, int fault) noexcept nogil

@@ -9,24 +9,24 @@ mount_find says which origin may read the response, whatever its status, so it c
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.string cimport memchr, memcmp, memcpy
 
-from c1m.buf cimport Block, Slice, block_copy, put, put_number, put_text
-from c1m.coding cimport BROTLI, GZIP, IDENTITY, Coding
+from c1m.buf cimport Block, Slice, block_copy, put, put_number, put_text, same_letters
+from c1m.coding cimport IDENTITY, Coding
 from c1m.files cimport (
-    FILE_BUSY, FILE_DIRECTORY, FILE_FAILED, FILE_FOUND, MAX_NAME, MAX_PATH, File, FindResult, files_coding,
-    files_find, files_keep,
+    FILE_BUSY, FILE_DIRECTORY, FILE_FAILED, FILE_FOUND, File, FindResult, files_coding, files_find, files_keep,
+    files_path,
 )
 from c1m.http cimport (
-    ACCEPT_ENCODING, ASKS_KEEP_ALIVE, GET, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE,
-    ORIGIN, RANGE, HttpRequest, has, http_escape, twice, value_of,
+    ACCEPT, ACCEPT_ENCODING, ASKS_KEEP_ALIVE, GET, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
+    IF_UNMODIFIED_SINCE, ORIGIN, RANGE, HttpRequest, has, http_escape, http_is_word, http_other, twice, value_of,
 )
-from c1m.linux cimport fnmatch
+from c1m.naming cimport MAX_PATH, Rule, coding_name, last_name, rules_find, types_extension
 from c1m.reactor cimport conn_close, conn_commit, conn_reserve, conn_send
 from c1m.response cimport (
     DATE_AT, MAX_HEAD, Exchange, head_begin, head_count, head_end, put_length, put_text_body, respond_status,
     response_date, response_head, response_length, response_validators,
 )
 from c1m.semantics cimport (
-    ACCEPTS_NAMED, DATE_SIZE, MAX_RANGES, ByteRange, http_accepts, http_codings, http_precondition, http_ranges,
+    DATE_SIZE, MAX_RANGES, ByteRange, http_accepts, http_codings, http_precondition, http_ranges,
 )
 
 cdef enum:
@@ -68,6 +68,7 @@ cdef const Mount *mount_find(const Static *s, Exchange *x) noexcept nogil:
     else:
         return NULL
     x.own_fields = m.own_fields
+    x.cors_fields = m.cors_fields
     if m.any_origin:
         x.origin = Slice(b"*", 1)
     elif m.origins_n:
@@ -168,8 +169,10 @@ cdef void static_absent(Static *s, Exchange *x) noexcept nogil:
     cdef File *file = NULL
     cdef FindResult found
     cdef uint8_t *to
-    x.by_accept = m != NULL and m.single_page and not names_file(x.path)
-    if x.by_accept and http_accepts(x.request, b"text/html") & 3 == ACCEPTS_NAMED:
+    if m != NULL and m.clean_urls and redirect_to_clean(s, x, m):
+        return
+    x.by_accept = x.by_dest = m != NULL and m.single_page and not names_file(s, x.path)
+    if x.by_accept and wants_page(x.request):
         found = files_find(&s.files, m.root, Slice(b"/", 1), codings_of(m, x), x.out.r.now_ms, &file)
         if found == FILE_FOUND:
             respond_file(s, x, m, file)
@@ -178,7 +181,7 @@ cdef void static_absent(Static *s, Exchange *x) noexcept nogil:
             respond_unreadable(s, x)
             return
     if m != NULL and files_find(&s.files, m.root, Slice(b"/404.html", 9), 0, x.out.r.now_ms, &file) == FILE_FOUND:
-        to = put_type(head_begin(x, 404, 0), m, file)
+        to = put_encoding(put_type(head_begin(x, 404, 0), m, file), file)
         head_end(x, put_length(x, put(to, m.fields.at, m.fields.n), file.size))
         if x.request.method == GET:
             send_range(x, file, ByteRange(0, file.size - 1))
@@ -192,10 +195,43 @@ cdef void respond_unreadable(Static *s, Exchange *x) noexcept nogil:
     s.unreadable(s.owner, x, s.files.fault)
 
 
-cdef bint names_file(Slice path) noexcept nogil:
-    """Whether a path's last name has a dot in it: an asset's has, a place in a single-page application has not."""
+cdef bint redirect_to_clean(Static *s, Exchange *x, const Mount *m) noexcept nogil:
+    """Redirects a path that is a page's but for the slash behind it. False: it is none."""
+    cdef Slice below = path_below(m, x.path)
+    cdef Slice raw = x.request.path
+    cdef File *file = NULL
+    if below.n < 2 or below.at[below.n - 1] != c'/' or raw.at[raw.n - 1] != c'/':
+        return False
+    below.n -= 1
+    raw.n -= 1
+    raw = last_name(raw)
+    # From "//", "./" or "../", however that is written, the relative reference would lead elsewhere.
+    if raw.n == 0 or raw.at[0] == c'.' or (raw.n > 2 and same_letters(raw.at, b"%2e", 3)):
+        return False
+    if files_find(&s.files, m.root, below, 0, x.out.r.now_ms, &file) != FILE_FOUND:
+        return False
+    respond_moved(x, b"../", raw, b"")
+    return True
+
+
+cdef bint names_file(Static *s, Slice path) noexcept nogil:
+    """Whether a path is that of a file rather than a place in a single-page application: its extension has a media
+    type. But where the last name has an "@" in it, two letters at its end are a country's: it is a mail address."""
     cdef Slice name = last_name(path)
-    return memchr(name.at, c'.', name.n) != NULL
+    if types_extension(&s.files.types, name) == NULL:
+        return False
+    return (memchr(name.at, c'@', name.n) == NULL or name.n < 3 or name.at[name.n - 3] != c'.' or
+            same_letters(name.at + name.n - 2, b"js", 2))
+
+
+cdef bint wants_page(const HttpRequest *r) noexcept nogil:
+    """Whether a page will do: the client accepts it, and a browser shows it (Sec-Fetch-Dest, Fetch Metadata)."""
+    cdef Slice dest
+    if has(r, ACCEPT) and http_accepts(r, b"text/html") == 0:
+        return False
+    dest = http_other(r, b"sec-fetch-dest")
+    return (dest.n == 0 or http_is_word(dest, b"document") or http_is_word(dest, b"iframe") or
+            http_is_word(dest, b"frame") or http_is_word(dest, b"fencedframe"))
 
 
 cdef void respond_file(Static *s, Exchange *x, const Mount *m, File *file) noexcept nogil:
@@ -346,36 +382,27 @@ cdef uint8_t *put_file_fields(
     Static *s, const Exchange *x, const Mount *m, uint8_t *to, const File *file
 ) noexcept nogil:
     """What is said of a file in a 200, 206 and 304 alike, but for its type and length."""
-    cdef int i
-    if file.coding:
-        to = put_text(to, b"Content-Encoding: ")
-        to = put_text(to, b"gzip\r\n" if file.coding == GZIP else b"br\r\n" if file.coding == BROTLI else b"zstd\r\n")
+    cdef char[MAX_PATH + 2] path
+    cdef const Rule *rule = NULL
+    if m.cache.n + m.fields_for.n:
+        files_path(&s.files, file, path)
+    to = put_encoding(to, file)
     if m.sidecars:               # even where there are none: they may come, and this head is kept
         to = put_text(to, b"Vary: Accept-Encoding\r\n")
     # A file may be of tomorrow, a response may not say so (RFC 9110 section 8.8.2.1).
     to = put_text(response_validators(to, min(file.modified, x.out.r.unix_s), file.etag), b"Accept-Ranges: bytes\r\n")
-    for i in range(m.rules_n):
-        if matches(m.rules[i].pattern, file, s.files.roots[file.root].index[file.index]):
-            to = put_text(to, b"Cache-Control: ")
-            to = put_text(put(to, m.rules[i].value.at, m.rules[i].value.n), b"\r\n")
-            break
-    return put(to, m.fields.at, m.fields.n)
+    rule = rules_find(&m.cache, path)
+    if rule != NULL:
+        to = put_text(put(put_text(to, b"Cache-Control: "), rule.value.at, rule.value.n), b"\r\n")
+    rule = rules_find(&m.fields_for, path)
+    return put(to, m.fields.at, m.fields.n) if rule == NULL else put(to, rule.value.at, rule.value.n)
 
 
-cdef bint matches(const char *pattern, const File *file, Slice index) noexcept nogil:
-    """Whether a file's path below its root fits a pattern: the whole, if that begins with a slash, or its last name."""
-    cdef char[MAX_PATH + MAX_NAME + 1] path
-    cdef char *name = path
-    cdef uint8_t *end = put(<uint8_t *>path, file.path, file.path_n)
-    cdef size_t i
-    if (end - 1)[0] == c'/':
-        end = put(end, index.at, index.n)
-    end[0] = 0
-    if pattern[0] != c'/':
-        for i in range(file.path_n):
-            if path[i] == c'/':
-                name = path + i + 1
-    return fnmatch(pattern, name, 0) == 0
+cdef inline uint8_t *put_encoding(uint8_t *to, const File *file) noexcept nogil:
+    if not file.coding | file.encoding:
+        return to
+    to = put_text(to, b"Content-Encoding: ")
+    return put_text(put_text(to, coding_name(<Coding>(file.coding | file.encoding))), b"\r\n")
 
 
 cdef void respond_unchanged(Static *s, Exchange *x, const Mount *m, const File *file) noexcept nogil:
@@ -393,25 +420,21 @@ cdef void respond_unsatisfiable(Exchange *x, const File *file) noexcept nogil:
 
 
 cdef void respond_redirect(Exchange *x) noexcept nogil:
-    """301 to the same path with a slash behind it.
+    """301 to the same path with a slash behind it."""
+    respond_moved(x, b"", last_name(x.request.path), b"/")
 
-    Location is relative to the request's path (RFC 9110 section 10.2.2), its last name alone, so that a prefix which a
-    proxy has taken off stays in front of it, and it can name no other host.
+
+cdef void respond_moved(Exchange *x, const char *before, Slice name, const char *after) noexcept nogil:
+    """301 to a name beside or above the request's path, with its query.
+
+    Location is relative to that path (RFC 9110 section 10.2.2), so that a prefix which a proxy has taken off stays in
+    front of it, and it can name no other host.
     """
     cdef Slice query = x.request.query
-    cdef Slice name = last_name(x.request.path)
     cdef uint8_t *to = put_text(head_begin(x, 301, 3 * name.n + query.n), b"Location: ")
-    if memchr(name.at, c':', name.n) != NULL:
-        to = put_text(to, b"./")             # what stands before the colon would be a scheme (RFC 3986 section 4.2)
-    to = put_text(http_escape(to, name), b"/")
+    if before[0] == 0 and memchr(name.at, c':', name.n) != NULL:
+        before = b"./"           # what stands before the colon would be a scheme (RFC 3986 section 4.2)
+    to = put_text(http_escape(put_text(to, before), name), after)
     if query.n:
         to = put(put_text(to, b"?"), query.at, query.n)
     head_end(x, put_text_body(x, put_text(to, b"\r\n"), 301))
-
-
-cdef inline Slice last_name(Slice path) noexcept nogil:
-    """What follows a path's last slash."""
-    cdef size_t i = path.n
-    while i > 0 and path.at[i - 1] != c'/':
-        i -= 1
-    return Slice(path.at + i, path.n - i)

@@ -26,7 +26,8 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 # Texts of which each kind of option takes some, and refuses others.
 TEXTS = [
     "7", "12", "660", "on", "json", "shared", "latest", "2.5", "500ms", "64KiB", "7001-7003", "https://a.example",
-    "x=text/x-x", "x=gzip", "utf-8", "*.a=max-age=5", "X-A=b", "a.b", "-1", "x y", "a/b", "=", "", "\0", "é" * 200,
+    "x=text/x-x", "x=gzip", "utf-8", "*.a=max-age=5", "*.b=X-A=b", "X-A=b", "a.b", "-1", "x y", "a/b", "=", "", "\0",
+    "é" * 200,
 ]
 
 OPTIONS = [
@@ -71,7 +72,11 @@ def values_of(kind, default):
 
 def beside(name):
     """The flag that an option needs beside it to be right."""
-    return {"idle_timeout": ["--ping-interval", "1ms"], "ping_interval": ["--idle-timeout", "1d"]}.get(name, [])
+    return {
+        "idle_timeout": ["--ping-interval", "1ms"],
+        "ping_interval": ["--idle-timeout", "1d"],
+        "cors_credentials": ["--cors", "https://a.example"],
+    }.get(name, [])
 
 
 # ---- each option, by the declarations ----

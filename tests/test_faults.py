@@ -469,7 +469,7 @@ def test_a_file_that_cannot_be_read_is_500_and_a_line_in_the_log(tmp_path, size,
                 answer = http.get(target, method=method)
                 assert answer.status == 500
                 assert not {"ETag", "Last-Modified", "Accept-Ranges"} & {field for field, _ in answer.fields}
-            assert http.get("/missing").status == 404
+            assert http.get("/missing.js").status == 404
             assert http.get(target, "Range: bytes=0-0").status == 500
         status, _, log = served.ended()
     assert status == 0

@@ -20,7 +20,7 @@ from shapes import COUNT, RANDOM, SHAPES, comparisons
 
 from c1m._probe_files import Roots
 
-TYPES = {"html": "text/html", "txt": "text/plain", "gz": "application/gzip"}
+TYPES = {".html": "text/html", ".txt": "text/plain", ".gz": "application/gzip"}
 FORMS = ("gz", "br", "zst")
 CANARY = b"this is nobody's to read"
 MAX_SMALL = 32 << 10            # contents up to here are kept in memory

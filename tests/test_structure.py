@@ -16,6 +16,7 @@ SOURCES = Path(__file__).parent.parent / "src"
 LAYERS = [
     {"linux", "buf", "coding"},
     {"siphash", "transport"},
+    {"naming"},
     {"http", "ws", "deflate", "files", "reactor"},
     {"semantics", "topics", "mailbox", "loop", "handlers"},
     {"accesslog", "wsconn"},
@@ -35,11 +36,12 @@ LAYERS = [
 ENGINES = {"http", "ws", "deflate", "files"}
 STRANGERS = {                    # and who, further down, is still none of its business
     "transport": {"buf", "coding"},
-    "http": {"linux", "coding", "siphash", "transport"},
-    "ws": {"linux", "coding", "siphash", "transport"},
-    "deflate": {"linux", "coding", "siphash", "transport"},
+    "naming": {"transport"},
+    "http": {"linux", "coding", "siphash", "transport", "naming"},
+    "ws": {"linux", "coding", "siphash", "transport", "naming"},
+    "deflate": {"linux", "coding", "siphash", "transport", "naming"},
     "files": {"transport"},
-    "reactor": {"coding", "siphash"},
+    "reactor": {"coding", "siphash", "naming"},
     "semantics": {"linux", "ws", "deflate", "files", "reactor"},
     "topics": ENGINES | {"reactor", "transport"},
     "loop": ENGINES | {"transport", "siphash"},

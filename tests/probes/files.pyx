@@ -7,9 +7,10 @@ from libc.stdint cimport int64_t, uint32_t
 from c1m.buf cimport Slice
 from c1m.coding cimport CODINGS
 from c1m.files cimport (
-    FILE_BUSY, FILE_DIRECTORY, FILE_NONE, File, Files, FindResult, MediaType, files_find, files_forget, files_free,
-    files_index, files_init, files_root, files_type,
+    FILE_BUSY, FILE_DIRECTORY, FILE_NONE, File, Files, FindResult, files_find, files_forget, files_free, files_index,
+    files_init, files_root,
 )
+from c1m.naming cimport MediaType, types_set
 
 ENDINGS = [None, "gz", "br", "zst"]      # of sidecars, by Coding
 assert len(ENDINGS) == CODINGS
@@ -18,7 +19,7 @@ assert len(ENDINGS) == CODINGS
 cdef class Roots:
     """Document roots as Python sees them.
 
-    paths: directories; types: media types by extension without its dot; index: names that stand for their directory;
+    paths: directories; types: media types by extension, with its dot, or by name; index: names for a directory;
     openat2: False to do without that call; max_files and max_bytes: the bounds of the cache.
     """
 
@@ -26,20 +27,20 @@ cdef class Roots:
     cdef list types, index
 
     def __cinit__(self, paths, types, bint openat2=True, index=("index.html",), bint follow_symlinks=False,
-                  bint dotfiles=False, int max_files=16384, size_t max_bytes=67108864):
+                  bint dotfiles=False, bint clean_urls=False, int max_files=16384, size_t max_bytes=67108864):
         if not files_init(&self.f, max_files, max_bytes):
             raise MemoryError
         self.f.no_openat2 = not openat2
         self.types = [(extension.encode(), name.encode()) for extension, name in types.items()]
-        self.f.default_type = MediaType(Slice(b"application/octet-stream", 24), False)
+        self.f.types.default_type = MediaType(Slice(b"application/octet-stream", 24), False)
         for extension, name in self.types:
-            files_type(&self.f, Slice(extension, len(extension)), MediaType(Slice(name, len(name)), False))
+            types_set(&self.f.types, Slice(extension, len(extension)), MediaType(Slice(name, len(name)), False))
         self.index = [os.fsencode(name) for name in index]
         for path in paths:
             root = files_root(&self.f, os.fsencode(path), follow_symlinks)
             if root < 0:
                 raise OSError(-root, os.strerror(-root), path)
-            self.f.roots[root].dotfiles = dotfiles
+            self.f.roots[root].dotfiles, self.f.roots[root].clean_urls = dotfiles, clean_urls
             for name in self.index:
                 files_index(&self.f, root, Slice(name, len(name)))
 
