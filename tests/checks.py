@@ -139,10 +139,11 @@ def tree(root: Path) -> dict[str, bytes]:
 
 def same_trees(got: Path, wanted: Path) -> int:
     """How many files there are in both."""
-    expect(sorted(tree(got)), sorted(tree(wanted)), "names")
-    for name, text in tree(wanted).items():
-        expect(tree(got)[name], text, name)
-    return len(tree(wanted))
+    files, others = tree(wanted), tree(got)
+    expect(sorted(others), sorted(files), "names")
+    for name, text in files.items():
+        expect(others[name], text, name)
+    return len(files)
 
 
 # ---- running them ----

@@ -54,10 +54,20 @@ events {{ }}
 http {{
     access_log off;
     upstream servers {{ {servers} }}
+    proxy_cache_path {place}/cache keys_zone=cached:1m;
     server {{
         listen 127.0.0.1:{port};
         location /app/ {{ proxy_pass http://servers/; {pass_on} }}
         location / {{ proxy_pass http://servers; {pass_on} }}
+        location /cached/ {{
+            proxy_pass http://servers/; proxy_http_version 1.1;
+            proxy_cache cached; proxy_cache_revalidate on; add_header X-Cache $upstream_cache_status;
+        }}
+        location /sliced/ {{
+            slice 1m; proxy_set_header Range $slice_range; proxy_cache_key $uri$slice_range; proxy_cache_valid 206 1h;
+            proxy_pass http://servers/; proxy_http_version 1.1;
+            proxy_cache cached; add_header X-Cache $upstream_cache_status;
+        }}
     }}
 }}
 """
@@ -145,7 +155,35 @@ def two_servers(place: Path) -> str:
 
 
 def etag(url: str) -> str:
-    return re.search(r"(?mi)^etag: (.*?)\s*$", curl("-I", url))[1]
+    return field("etag", curl("-I", url))
+
+
+def field(name: str, head: str) -> str:
+    return re.search(rf"(?mi)^{name}: (.*?)\s*$", head)[1]
+
+
+@check("nginx: cache", "nginx", "curl")
+def nginx_cache(place: Path) -> str:
+    """It keeps each encoded form by itself (Vary), asks again by the ETag, and puts a file together out of slices."""
+    text, large = "to be compressed " * 1000, noise(5_000_000)
+    files = {"a.txt": text, "a.txt.gz": gzip.compress(text.encode()), "large": large}
+    with served(laid(place / "root", files), cache={"*": "max-age=1"}) as site, proxied(place, site.port) as url:
+
+        def cached(*options: str) -> tuple[str, str]:
+            head = curl(*options, "-D", "-", "-o", place / "got", f"{url}/cached/a.txt")
+            expect((place / "got").read_text(), text, "what the cache sends")
+            return field("x-cache", head), field("content-length", head)
+
+        for options, size in (([], len(text)), (["--compressed"], len(files["a.txt.gz"]))):
+            expect(cached(*options), ("MISS", str(size)), f"the first answer to curl {options}")
+            until(lambda options=options, size=size: cached(*options) == ("REVALIDATED", str(size)))
+        part = curl("-D", "-", "-o", place / "part", "-r", "1000000-2000000", f"{url}/sliced/large")
+        expect(field("content-range", part), f"bytes 1000000-2000000/{len(large)}", "a part of slices")
+        curl("-o", place / "large", f"{url}/sliced/large")
+    expect((place / "part").read_bytes() == large[1_000_000:2_000_001], True, "a part is right")
+    expect((place / "large").read_bytes() == large, True, "the whole out of slices is right")
+    expect(site.statuses("/large"), Counter({206: 5}), "answers for slices")
+    return "two encoded forms, each revalidated; a file out of slices"
 
 
 # ---- downloads ----
@@ -460,7 +498,7 @@ APPLICATION = """<!doctype html><meta charset="utf-8"><title>waiting</title><div
 ROUTER = """const show = () => { document.title = "at " + location.pathname; };
 window.go = (to) => { history.pushState({}, "", to); show(); };
 addEventListener("popstate", show); show();"""
-PLACES = ["/rooms/7/edit", "/über/uns"]
+PLACES = ["/rooms/7/edit", "/über/uns", "/user/a.b@example.org", "/docs/v1.2", "/@me/file.unknownkind"]
 MISSING = ["/assets/app.v1.1.js", "/none.css", "/deep/er/none.png", "/none.json"]
 FETCHED = """const [addresses, done] = arguments;
 Promise.all(addresses.map(async (each) => (await fetch(each)).status)).then(done, (error) => done(String(error)));"""
@@ -486,13 +524,54 @@ def application(place: Path) -> str:
             for go in (lambda path=path: browser.get(site.url + path), browser.refresh):
                 go()
                 expect(browser.title, at, f"the title of {path}")
-            browser.execute_script("go('/elsewhere')")
+            browser.execute_script("go('/elsewhere/v2.0')")
             browser.refresh()
-            expect(browser.title, "at /elsewhere", "the title of where it went")
+            expect(browser.title, "at /elsewhere/v2.0", "the title of where it went")
             browser.back()
             until(lambda at=at: browser.title == at)
         expect(browser.execute_async_script(FETCHED, MISSING), [404] * len(MISSING), "statuses of missing files")
     return f"{len(PLACES)} deep links, {len(MISSING)} missing files"
+
+
+# What is compressed under its own name, and which option of Root says so.
+ENCODINGS = {"encodings": {"*.br": "br", "*.gz": "gzip", "*.pbf": "gzip"}}
+# The least WebAssembly module: it exports a function f that returns 42.
+WASM = bytes.fromhex("0061736d010000000105016000017f03020100070501016600000a06010400412a0b")
+# What a player of Unity's and a map's library do, and what they should see.
+PLAYER = """<!doctype html><title>waiting</title><script src="Build/x.framework.js.br"></script>"""
+ENCODED = {                      # path: its text, Content-Encoding, Content-Type
+    "Build/x.wasm.br": (WASM, "br", "application/wasm"),
+    "Build/x.data.gz": (b"data " * 1000, "gzip", "application/octet-stream"),
+    "Build/x.framework.js.br": (b"window.framework = 'runs';" + b" " * 1000, "br", "text/javascript; charset=utf-8"),
+    "tiles/0/0/0.pbf": (b"a tile " * 1000, "gzip", "application/octet-stream"),
+}  # fmt: skip
+READ = """const [address, done] = arguments;
+fetch(address).then(async (answer) => {
+    const digest = await crypto.subtle.digest("SHA-256", await answer.clone().arrayBuffer());
+    done([answer.headers.get("Content-Encoding"), answer.headers.get("Content-Type"),
+          Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, "0")).join("")]);
+}).catch((error) => done(String(error)));"""
+INSTANTIATED = """const done = arguments[0];
+WebAssembly.instantiateStreaming(fetch("Build/x.wasm.br")).then(
+    (made) => done(made.instance.exports.f()), (error) => done(String(error)));"""
+
+
+@check("Unity and vector tiles", *BROWSER, "brotli")
+def encoded(place: Path) -> str:
+    root = laid(place / "root", {"index.html": PLAYER})
+    for name, (text, coding, _) in ENCODED.items():
+        laid(root, {name: gzip.compress(text) if coding == "gzip" else text})
+        if coding == "br":
+            plain = (root / name).rename(place / "plain")
+            run("brotli", "-q", "5", "-o", root / name, plain)
+    with served(root, **ENCODINGS) as site, chromium(place) as browser:
+        browser.get(site.url)
+        expect(browser.execute_script("return window.framework"), "runs", "the framework")
+        expect(browser.execute_async_script(INSTANTIATED), 42, "what the module returns")
+        for name, (text, coding, kind) in ENCODED.items():
+            wanted = [coding, kind, hashlib.sha256(text).hexdigest()]
+            expect(browser.execute_async_script(READ, f"/{name}"), wanted, name)
+    return f"{len(ENCODED)} files, a module instantiated as it comes"
 
 
 if __name__ == "__main__":
