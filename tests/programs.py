@@ -294,13 +294,13 @@ SOURCES = {
     "ordinary": "deb [trusted=yes] {url}/debian stable main",
 }
 APT = """
-Dir "{place}/apt"; Dir::Etc::Parts "/nonexistent"; Dir::State::status "{place}/apt/status"; Dir::Log "{place}/apt";
+Dir "{place}/apt"; Dir::State::status "{place}/apt/status"; Dir::Log "{place}/apt";
 APT::Architecture "amd64"; APT::Sandbox::User "root"; Acquire::Languages "none"; Acquire::http::Proxy "DIRECT";
-Acquire::Retries "0"; pkgCacheGen::Essential "none";
+Acquire::Retries "0";
 """
 STATE = [
     "status", "var/lib/apt/lists/partial/x", "var/cache/apt/archives/partial/x", "etc/apt/preferences.d/x",
-    "etc/apt/trusted.gpg.d/x",
+    "etc/apt/trusted.gpg.d/x", "etc/apt/apt.conf.d/x",
 ]  # fmt: skip
 CONTROL = """Package: c1m-{name}
 Version: 1:1.0+a~b
