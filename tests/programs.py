@@ -229,11 +229,11 @@ def aria2c(place: Path) -> str:
 @check("zsync", "zsync", "zsyncmake")
 def zsync(place: Path) -> str:
     """What is at hand lacks every eighth of 32 KiB: more gaps than fit into one of its requests."""
-    new = bytearray(noise(8 << 20))
-    root = laid(place / "root", {"file": bytes(new)})
-    for begin in range(0, len(new), 1 << 18):
-        new[begin : begin + (1 << 15)] = noise(1 << 15, begin)
-    laid(place, {"old": bytes(new)})
+    new = noise(8 << 20)
+    root, old = laid(place / "root", {"file": new}), bytearray(new)
+    for begin in range(0, len(old), 1 << 18):
+        old[begin : begin + (1 << 15)] = noise(1 << 15, begin)
+    laid(place, {"old": bytes(old)})
     run("zsyncmake", "-u", "file", "-o", root / "file.zsync", root / "file")
     with served(root) as site:
         run("zsync", "-q", "-i", place / "old", "-o", place / "got", f"{site.url}/file.zsync")
