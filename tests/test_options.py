@@ -72,7 +72,7 @@ def test_the_documentation_reads_well():
     server, route = inspect.getdoc(c1m.Server), inspect.getdoc(c1m.Server.websocket)
     assert "\nhead_timeout: seconds that a request may take from its first byte to its last. Default 10.\n" in server
     assert "it served. Default 64 MiB.\n" in server
-    assert "\nports: one TCP port or several, 0 for one that the kernel chooses. Default 8001.\n" in server
+    assert "\nkeep_alive_timeout: seconds that a connection may idle between requests. Default 75.\n" in server
     assert '\nindex: names that stand for their directory, the first that exists. Default ``("index.html",)``.\n' in (
         inspect.getdoc(c1m.Root)
     )
