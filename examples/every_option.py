@@ -51,7 +51,7 @@ with tempfile.TemporaryDirectory() as directory:
         root={"/": c1m.PAGE, "/examples": examples, "static.example.org/": Path(__file__).parent},
         # The TCP ports to listen on, one or many. 0 is one that the kernel chooses: see server.ports below.
         ports=[int(port) for port in sys.argv[1:]] or [8001, 8002],
-        # The names or addresses to listen on. "0.0.0.0" and "::" are all there are: others can connect then.
+        # The names or addresses to listen on. "0.0.0.0" and "::" are all: other machines can connect then.
         host=["127.0.0.1"],
         # Unix-domain sockets to listen on as well. One that a killed server left behind is replaced.
         unix=Path(directory, "c1m.sock"),

@@ -20,6 +20,7 @@ from c1m.options import GROUPS, Option, Options, RootOptions, RouteOptions, Serv
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
+NOT_GIVEN: Any = object()
 DECLARED: tuple[type[Options], ...] = (RootOptions, RouteOptions, ServerOptions)
 INDENT, TERM = 2, 28             # columns of the help: before a flag, and what is left to it before its text
 
@@ -79,7 +80,7 @@ def flag_of(name: str, option: Option) -> str:
 
 
 def flag(name: str, option: Option) -> Callable[[_F], _F]:
-    """The flag of an option. It gives the option's checked value, or None where it is not given; that of an option of
+    """The flag of an option. It gives the checked value of the option, or NOT_GIVEN; that of an option of
     several values or of a mapping may be repeated.
     """
     kind, said = option.kind, flag_of(name, option)
@@ -87,15 +88,21 @@ def flag(name: str, option: Option) -> Callable[[_F], _F]:
         "help": option.help, "notes": stated(option), "group": option.group, "default": None, "cls": GroupedOption,
     }
     if isinstance(kind, Switch):
-        return click.option(f"{said}/--no-{said[2:]}", name, **settings)
+        return click.option(f"{said}/--no-{said[2:]}", name, callback=told, **settings)
 
     def parsed(ctx: click.Context, parameter: click.Parameter, given: Any) -> Any:
-        return None if given is None or given == () else value_of(kind, said, given)
+        given = told(ctx, parameter, given)
+        return given if given is NOT_GIVEN else value_of(kind, said, given)
 
     metavar = (option.flag and option.flag.metavar) or kind.metavar
     return click.option(
         said, name, metavar=metavar, multiple=isinstance(kind, (Several, Mapped)), callback=parsed, **settings
     )
+
+
+def told(ctx: click.Context, parameter: click.Parameter, given: Any) -> Any:
+    """What was given, which may come to None, or NOT_GIVEN."""
+    return NOT_GIVEN if given is None or given == () else given
 
 
 def value_of(kind: Kind, said: str, given: Any) -> Any:
@@ -143,7 +150,14 @@ class Mistake(click.ClickException):
     exit_code = 2
 
 
-@click.group()
+class Commands(click.Group):
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if self.get_command(ctx, args[0]) is None and os.path.exists(args[0]):
+            ctx.fail(f"There is no command {args[0]!r}. It is served by: c1m serve {args[0]}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Commands)
 @click.version_option(c1m.__version__, prog_name="c1m", message="%(prog)s %(version)s")
 def main() -> None:
     """Static files and WebSockets from one Python package."""
@@ -190,6 +204,8 @@ def planned(root: str | None, config: str | None, websockets: tuple[str, ...], *
         plan = Plan() if config is None else read(config)
     except OSError as error:
         raise Wrong(f"--config: {_sentence(error)}") from None
+    if root is not None and root.endswith(".toml") and os.path.isfile(root):
+        raise Wrong(f"ROOT: {root} is no directory: a configuration file is given by --config {root}")
     if root is not None:
         plan.override_root(root)
     plan.console = config is None and root is None
@@ -197,8 +213,10 @@ def planned(root: str | None, config: str | None, websockets: tuple[str, ...], *
         plan.add_route(path, "--websocket")
     for declaration in DECLARED:
         for name, option in declaration.options.items():
-            if values.get(name) is not None:
+            if values.get(name, NOT_GIVEN) is not NOT_GIVEN:
                 plan.override(declaration, name, values[name], flag_of(name, option))
+    if not (plan.console or plan.roots or plan.routes):
+        raise Wrong(f'{config}: nothing is served: write root = "DIRECTORY", or [websocket."/PATH"]')
     return plan
 
 

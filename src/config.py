@@ -35,7 +35,7 @@ KEYS = {
 """What a configuration file may say of each."""
 REMEDIES = {
     ServerOptions: "write it above the first [table]",
-    RootOptions: 'write it below [root."/"]',
+    RootOptions: 'write it below [root."/"], with the path',
     RouteOptions: 'write it below [websocket."/path"]',
 }
 
@@ -83,8 +83,8 @@ class Plan:
         """What a flag says counts for all there is of its kind."""
         parts = {ServerOptions: [self.server], RootOptions: self.roots.values(), RouteOptions: self.routes.values()}
         if not parts[declaration]:
-            wanted = "a directory to serve" if declaration is RootOptions else "--websocket PATH"
-            raise Wrong(f"{flag}: nothing is served that it could be for: give {wanted}, too")
+            wanted = "a directory to serve" if declaration is RootOptions else "a route: --websocket PATH"
+            raise Wrong(f"{flag}: this needs {wanted}")
         for part in parts[declaration]:
             part.give(name, value, flag)
 
@@ -197,7 +197,7 @@ class _Reader:
 
     def roots(self, plan: Plan, given: Any) -> None:
         """A directory, a table of a root's options, or one of several such by URL prefix."""
-        if not isinstance(given, dict) or not any("/" in key for key in given):
+        if not isinstance(given, dict) or not any("/" in key or self.is_root(key, each) for key, each in given.items()):
             plan.roots["/"] = self.root(("root",), given)
             return
         for prefix, each in given.items():
@@ -205,8 +205,16 @@ class _Reader:
             try:
                 ServerOptions.options["root"].kind.place("root", prefix)  # type: ignore[attr-defined]
             except ValueError as error:
-                raise Wrong(f"{self.place(*keys)}: {_said(error)}") from None
+                said = _said(error)
+                if prefix in RootOptions.options:
+                    said = 'this is of a root at "/" that is not the only one: write it below [root."/"]'
+                raise Wrong(f"{self.place(*keys)}: {said}") from None
             plan.roots[prefix] = self.root(keys, each)
+
+    @staticmethod
+    def is_root(key: str, value: Any) -> bool:
+        """Whether a table is meant to be a root, though its prefix has no slash."""
+        return isinstance(value, dict) and key not in RootOptions.options
 
     def root(self, keys: tuple[str, ...], given: Any) -> Part:
         if isinstance(given, str):
@@ -276,6 +284,8 @@ class _Reader:
 
 def unknown(declaration: type[Options], key: str) -> str:
     """What there is to say of a key that no option has."""
+    if key == "server" and declaration is ServerOptions:
+        return f"the server's options have no table: {REMEDIES[ServerOptions]}"
     for other, keys in KEYS.items():
         if other is not declaration and key in keys:
             return f"this is an option of {OF[other]}, not of {OF[declaration]}: {REMEDIES[other]}"

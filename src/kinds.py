@@ -26,7 +26,7 @@ MAX_CHARSET = 40                 # characters: RFC 2978 section 2.3
 
 TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 HOST = re.compile(r"([a-z0-9\-]+\.)*[a-z0-9\-]+\.?|\[[0-9a-f:.]+\]")
-ORIGIN = re.compile(r"(([A-Za-z][A-Za-z0-9+.\-]*)://((?![/?#@])[!-~]){1,300})([/?#][!-~]*)?")
+ORIGIN = re.compile(r"(([A-Za-z][A-Za-z0-9+.\-]*)://((?![/?#@,])[!-~]){1,300})([/?#][!-~]*)?")
 MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+\-]+/[A-Za-z0-9!#$&^_.+\-]+(; ?[\x20-\x7e]+)?")
 # XML names its encoding itself, and a charset would be believed before that (RFC 7303 section 3); or one may be there.
 NO_CHARSET = re.compile(r"[/+]xml$|;", re.IGNORECASE)
@@ -208,14 +208,17 @@ class Token(Text):
 class Charset(Kind):
     """A character encoding's name (RFC 2978 section 2.3), or None."""
 
-    takes, metavar = "str | None", "NAME"
+    takes, metavar, toml = "str | None", "NAME|none", 'string, or "none"'
 
     def check(self, name: str, value: Any) -> str | None:
         if value is not None and not isinstance(value, str):
             raise TypeError(f"{name}: {value!r} is not a str")
         if value is not None and (not TOKEN.fullmatch(value) or len(value) > MAX_CHARSET):
-            raise ValueError(f"{name}: {value!r} is not the name of a character encoding")
+            raise ValueError(f"{name}: {value!r} is not the name of a character encoding, or \"none\"")
         return value
+
+    def parse(self, text: str) -> str | None:
+        return None if text == "none" else text
 
     def export(self, value: str | None) -> bytes:
         return (value or "").encode()
@@ -252,7 +255,8 @@ class Origin(Text):
             raise ValueError(f"{name}: '*' is not an origin: leave {name} out to let any in")
         found = ORIGIN.fullmatch(value)
         if not found:
-            raise ValueError(f"{name}: {value!r} is not an origin such as 'https://example.org'")
+            several = ", but several: give each by itself" if "," in value else " such as 'https://example.org'"
+            raise ValueError(f"{name}: {value!r} is not an origin{several}")
         bare, scheme = found[1], found[2].lower()
         if scheme in DEFAULT_PORTS:
             bare = bare.lower().removesuffix(DEFAULT_PORTS[scheme])
@@ -297,7 +301,7 @@ class Directory(Path):
 
 
 class Port(Kind):
-    takes, noun, metavar, toml = "int", "an int", "N|N-M", 'port, or range such as "8001-8030"'
+    takes, noun, metavar, toml = "int", "an int", "N|N-M|none", 'port, or range such as "8001-8030"'
     most = 65535
 
     def check(self, name: str, value: Any) -> int:
@@ -309,7 +313,9 @@ class Port(Kind):
         return value
 
     def parse(self, text: str) -> range:
-        """One port or a range of them."""
+        """One port, a range of them, or none."""
+        if text == "none":
+            return range(0)
         first, dash, last = text.partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise ValueError(f"{text!r} is not a port such as 8001, or a range such as 8002-8030")
@@ -415,6 +421,10 @@ class PatternRules(Mapped):
             raise TypeError(f"{name}: {key!r} is not a str")
         if not key or re.search(r"[\0\ud800-\udc7f\udd00-\udfff]", key):      # what no file's name has, encoded or not
             raise ValueError(f"{name}: {key!r} is not a pattern")
+        if "/" in key and not key.startswith("/"):
+            raise ValueError(f"{name}: no file's name has a slash, as {key!r} has: write {f'/{key}'!r} for a path")
+        if key.endswith("/"):
+            raise ValueError(f"{name}: {key!r} fits directories, and no file: write {f'{key}*'!r}")
         return key, self.said(name, key, value)
 
     def said(self, name: str, pattern: str, value: Any) -> Any:
@@ -466,7 +476,8 @@ class HeaderFields(Mapped):
         if not isinstance(key, str):
             raise TypeError(f"{name}: {key!r} is not a str")
         if not TOKEN.fullmatch(key):
-            raise ValueError(f"{name}: {key!r} is not a field name")
+            mend = ": write NAME=VALUE, without a colon" if ":" in key else ""
+            raise ValueError(f"{name}: {key!r} is not a field name{mend}")
         if key.lower() in RESERVED_FIELDS or key.lower().startswith("sec-websocket-"):
             raise ValueError(f"{name}: {key} is the server's to say")
         if value is not None:
@@ -502,7 +513,7 @@ class HeaderRules(PatternRules):
 
     def parse(self, text: str) -> dict[str, Any]:
         if text.count("=") < 2:
-            raise ValueError(f"{text!r} has fewer than two '=': write {self.metavar}")
+            raise ValueError(f"{text!r} has no second '=': write {self.metavar}")
         return {pattern: self.fields.parse(said) for pattern, said in super().parse(text).items()}
 
     def load(self, value: Any, directory: str) -> Any:
@@ -552,6 +563,8 @@ class MediaTypes(Mapped):
     def pair(self, name: str, key: Any, value: Any) -> tuple[str, str]:
         if not isinstance(key, str):
             raise TypeError(f"{name}: {key!r} is not a str")
+        if "*" in key or "," in key:
+            raise ValueError(f"{name}: {key!r} is a pattern or several: give each extension or name by itself")
         if not re.fullmatch(r"[!-.0-~]+", key) or len(key) > self.longest or not key.strip("."):
             raise ValueError(
                 f"{name}: {key!r} is neither a file extension nor a file name of up to {self.longest} ASCII characters"
@@ -590,7 +603,7 @@ class Places(Kind):
             raise TypeError(f"{name}: the URL prefix {place!r} is not a str")
         host, slash, prefix = place.partition("/")
         if not slash:
-            raise ValueError(f"{name}: the URL prefix {place!r} has no '/'")
+            raise ValueError(f"{name}: the URL prefix {place!r} has no '/': write {f'/{place}'!r}")
         if host and not HOST.fullmatch(host.lower()):
             raise ValueError(f"{name}: {host!r} is not a host name without its port")
         if host and not re.search(r"[.:]|^localhost$", host.lower()):      # far likelier a path without its slash

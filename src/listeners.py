@@ -53,7 +53,9 @@ def tcp_listeners(hosts: Iterable[str], port: int) -> Iterator[socket.socket]:
                 if error.errno == errno.EADDRNOTAVAIL and bound:
                     continue  # localhost resolves to ::1 on machines without IPv6, too
                 where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-                raise OSError(error.errno, f"cannot listen on {where}: {os.strerror(error.errno or 0)}") from None
+                mend = " (give another port, or 0 for a free one)" if error.errno == errno.EADDRINUSE else ""
+                said = f"cannot listen on {where}: {os.strerror(error.errno or 0)}{mend}"
+                raise OSError(error.errno, said) from None
             bound = True
             port = listener.getsockname()[1]
             yield listener

@@ -9,7 +9,7 @@ from c1m.siphash cimport SipKey
 cdef enum:
     MAX_PATH = 4095              # bytes of a path below a root: PATH_MAX less its NUL
     MAX_NAME = 255               # bytes of one name in it: NAME_MAX
-    MAX_TYPED = 31               # bytes of an extension with its dot, or of a whole name, that has a media type
+    MAX_TYPED = 63               # bytes of an extension with its dot, or of a whole name, that has a media type
 
 cdef struct MediaType:
     Slice name

@@ -9,6 +9,7 @@ holds them against the declarations.
 from __future__ import annotations
 
 import functools
+import os
 import re
 import textwrap
 from collections import Counter
@@ -50,7 +51,7 @@ MAX_MESSAGE = (1 << 31) - 1      # bytes
 MAX_PING_INTERVAL = 45.0         # seconds, by default: nginx and load balancers drop what is silent for 60
 MAX_CACHE_FILES = 1 << 22
 MAX_CACHE_BYTES = 1 << 40
-MAX_MEDIA_TYPES = 1024           # beside those that are known; c1m.files has room for 4096 in all
+MAX_MEDIA_TYPES = 1024           # beside those that are known; each takes two of the 4096 in c1m.naming at most
 MAX_DURATIONS = 56               # of silence before a ping, and from there to the end, of all routes: c1m.reactor has
                                  # room for 63, of which the server's own timeouts take five
 GROUPS = ("Listening", "Files", "WebSocket", "Limits and timeouts", "Log")
@@ -204,15 +205,17 @@ class ServerOptions(Options, group="Limits and timeouts"):
     ports: tuple[int, ...] = option(
         8001,
         Several(Port(), int),
-        "one TCP port or several, 0 for one that the kernel chooses",
-        flag=Flag("TCP port to listen on, or a range of them. 0 lets the kernel choose.", "--port"),
+        "one TCP port or several, 0 for one that the kernel chooses; none, ``[]``, where there are Unix sockets",
+        flag=Flag(
+            "TCP port to listen on, or a range of them. 0 lets the kernel choose; none is for --unix alone.", "--port"
+        ),
         group="Listening",
     )
     host: tuple[str, ...] = option(
         "127.0.0.1",
         Several(HostName("HOST")),
         'a host name or address, or several: ``"127.0.0.1"``, ``"0.0.0.0"``, ``"::"``',
-        flag=Flag("Address or name to listen on. 0.0.0.0 and :: are all there are: others can connect then."),
+        flag=Flag("Address or name to listen on. 0.0.0.0 and :: are all addresses: other machines can connect then."),
         group="Listening",
     )
     unix: tuple[str, ...] = option(
@@ -226,7 +229,7 @@ class ServerOptions(Options, group="Limits and timeouts"):
         None,
         Mode(),
         """the permissions of the Unix sockets, such as ``0o660``; they hold before the first client can connect. To
-        connect takes the right to write""",
+        connect takes the right to write: a proxy under another account gets it by its group, see docs/proxy.md""",
         shown=": as the umask has it",
         flag=Flag("Permissions of the Unix sockets, in octal, such as 660."),
         group="Listening",
@@ -266,8 +269,9 @@ class ServerOptions(Options, group="Limits and timeouts"):
         None,
         MediaTypes(MAX_MEDIA_TYPES, LIMITS["typed"]),
         """media types by file extension or file name, such as ``{"geojson": "application/geo+json", "LICENSE":
-        "text/plain", "feed.xml": "application/rss+xml"}``, beside those that are known already. A name comes before
-        an extension, and ``".license"`` is none. Text gets its root's ``charset``""",
+        "text/plain", "feed.xml": "application/rss+xml"}``, beside those that are known already. A word without a dot is
+        both an extension and a file's whole name; ``".license"`` is the extension alone, and a name comes before an
+        extension. Text gets its root's ``charset``""",
         flag=Flag(
             "Media type by file extension or file name, such as geojson=application/geo+json or LICENSE=text/plain.",
             "--mime-type",
@@ -306,6 +310,8 @@ class ServerOptions(Options, group="Limits and timeouts"):
     def check_together(self) -> None:
         if not self.ports and not self.unix:
             raise ValueError("ports: none given, and no unix socket either")
+        if self.unix_mode is not None and not self.unix:
+            raise ValueError("unix_mode: no unix socket is given")
         for port, times in Counter(self.ports).items():
             if port and times > 1:
                 raise ValueError(f"ports: {port} is given twice")
@@ -332,8 +338,8 @@ class RootOptions(Options, group="Files"):
         False,
         Switch(),
         """answer with the root's index page, status 200, where a page is asked for that does not exist: for
-        single-page applications whose script reads the path. It is no page if its extension has a media type, if
-        Accept leaves HTML out, or if Sec-Fetch-Dest says that a browser wants something else""",
+        single-page applications whose script reads the path. What has the extension of a media type is no page, nor
+        is what is asked for with an Accept that leaves HTML out, or for another use by Sec-Fetch-Dest""",
         flag=Flag("Answer with the root's index page where a page is asked for that does not exist."),
     )
     clean_urls: bool = option(
@@ -354,10 +360,12 @@ class RootOptions(Options, group="Files"):
         {},
         Encodings(LIMITS["rules"]),
         """files that are stored compressed and asked for by that name, and how, by pattern as in ``cache``:
-        ``{"*.br": "br", "/tiles/*.pbf": "gzip"}``, ``"gzip"``, ``"br"`` or ``"zstd"``. They go to all clients as they
+        ``{"*.wasm.br": "br", "*.pbf": "gzip"}``, ``"gzip"``, ``"br"`` or ``"zstd"``. They go to all clients as they
         are, with Content-Encoding, so that browsers unpack them; the media type of ``app.wasm.br`` is that of
         ``app.wasm``""",
-        flag=Flag("Content-Encoding by pattern for files that are stored compressed, such as '*.wasm.br=br'."),
+        flag=Flag(
+            "Content-Encoding by pattern for files that are stored compressed, such as '*.wasm.br=br'.", "--encoding"
+        ),
     )
     cache: dict[str, str] = option(
         {},
@@ -375,15 +383,16 @@ class RootOptions(Options, group="Files"):
     headers: dict[str, str | None] = option(
         {},
         HeaderFields({"X-Content-Type-Options": "nosniff"}),
-        """header fields for every file sent from here, up to 8192 bytes, beside ``X-Content-Type-Options:
-        nosniff``, which None takes away""",
+        """header fields for every file, listing and ``404.html`` sent from here, but not for answers of c1m's own; up
+        to 8192 bytes, beside ``X-Content-Type-Options: nosniff``, which None takes away""",
         flag=Flag("Header field for every file. An empty value takes away one that is sent by default.", "--header"),
     )
     headers_for: dict[str, dict[str, str | None]] = option(
         {},
         HeaderRules(LIMITS["rules"]),
-        """more of them by pattern as in ``cache``, the first that fits: ``{"/embed/*": {"X-Frame-Options": None},
-        "*.wasm": {"Cross-Origin-Resource-Policy": "cross-origin"}}``; what they name counts before ``headers``""",
+        """more of them by pattern as in ``cache``: ``{"/embed/*": {"X-Frame-Options": None}, "*.pdf":
+        {"X-Robots-Tag": "noindex"}}``. A file has those of the first pattern that fits it and of no other, and they
+        count before ``headers``""",
         flag=Flag(
             "Header field by pattern, the first that fits, such as '*.pdf=X-Robots-Tag=noindex'.", "--header-for"
         ),
@@ -391,8 +400,8 @@ class RootOptions(Options, group="Files"):
     charset: str | None = option(
         "utf-8",
         Charset(),
-        """the character encoding that is said of text other than XML, which names its own; None says none, for pages
-        that do so themselves""",
+        """the character encoding that Content-Type names for text, but for XML, which names its own; with None it
+        names none, for pages that do""",
     )
     cors: tuple[str, ...] = option(
         (),
@@ -404,7 +413,7 @@ class RootOptions(Options, group="Files"):
     cors_credentials: bool = option(
         False,
         Switch(),
-        """let them do so with the user's cookies and Authorization, too, where something in front asks for these: the
+        """let them do so with the user's cookies and Authorization, too, for which a proxy in front may ask: the
         origins must be named""",
         flag=Flag("Let them do so with cookies and Authorization, too."),
     )
@@ -412,7 +421,7 @@ class RootOptions(Options, group="Files"):
         False,
         Switch(),
         """take ``%2F`` in a path for a slash, as npm, pnpm and yarn write ``/@scope%2Fname``; else it gets 400. Not
-        behind a proxy that guards some paths and does not take it for one, too""",
+        behind a proxy that restricts some paths but does not take ``%2F`` for a slash: docs/http.md""",
     )
     dotfiles: bool = option(
         False,
@@ -429,10 +438,22 @@ class RootOptions(Options, group="Files"):
                     raise ValueError(f'{option}: cache or listing says {name}, too: use cache={{"*": ...}} alone')
                 if name.lower() == "access-control-allow-credentials" and value is not None and self.cors_credentials:
                     raise ValueError(f"{option}: cors_credentials says {name}, too: leave it out")
+        for option in ("cache", "headers_for", "encodings"):
+            for pattern in getattr(self, option):
+                self.check_pattern(option, pattern)
         for pattern in self.headers_for:
             check_total(f"headers_for: those for {pattern!r} and of headers", self.headers_of(pattern))
         if self.cors_credentials and ("*" in self.cors or not self.cors):
             raise ValueError("cors_credentials: name the origins in cors, or any site could read as the user")
+
+    def check_pattern(self, option: str, pattern: str) -> None:
+        """Finds what can fit no file, though it was meant to."""
+        if re.search(r"[*?]", pattern):
+            return
+        if pattern.startswith(".") and not self.dotfiles:
+            raise ValueError(f"{option}: {pattern!r} fits no file that is served: write {f'*{pattern}'!r}")
+        if pattern.startswith("/") and os.path.isdir(self.path + pattern):
+            raise ValueError(f"{option}: {pattern!r} is a directory, and fits no file: write {f'{pattern}/*'!r}")
 
     def headers_of(self, pattern: str) -> dict[str, str | None]:
         return {**self.headers, **self.headers_for[pattern]}

@@ -57,4 +57,6 @@ class Root:
 
 def made_root(given: _Path | Root, name: str) -> Root:
     """The root that was given, or one of the directory that was: errors begin with the name."""
+    if isinstance(given, Mapping):
+        raise TypeError(f"{name}: {given!r} is neither a path nor a c1m.Root")
     return given if isinstance(given, Root) else Root(RootOptions.options["path"].kind.check(name, given))

@@ -393,6 +393,7 @@ cdef uint8_t *put_file_fields(
     """What is said of a file in a 200, 206 and 304 alike, but for its type and length."""
     cdef char[MAX_PATH + 2] path
     cdef const Rule *rule = NULL
+    path[0] = 0
     if m.cache.n + m.fields_for.n:
         files_path(&s.files, file, path)
     to = put_encoding(to, file)

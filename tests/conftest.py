@@ -1,12 +1,14 @@
 """What all tests share."""
 
 import contextlib
+import importlib.util
 import os
 import re
 import shutil
 import subprocess
 import sys
 
+import outside
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -26,26 +28,12 @@ def missing(what, where="in a browser"):
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    try:
-        from selenium import webdriver
-    except ImportError:
+    if importlib.util.find_spec("selenium") is None:
         missing("selenium")
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or missing("chromium")
     chromedriver = shutil.which("chromedriver") or missing("chromedriver")
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in (
-        "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync",
-        f"--user-data-dir={tmp_path_factory.mktemp('chromium')}",
-    ):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(chromedriver))
-    driver.set_script_timeout(30)
-    yield driver
-    driver.quit()
+    with outside.chromium(chromium, chromedriver, tmp_path_factory.mktemp("chromium")) as driver:
+        yield driver
 
 
 @pytest.fixture

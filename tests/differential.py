@@ -21,17 +21,15 @@ import contextlib
 import email
 import os
 import re
-import shutil
 import socket
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
+import outside
 import vectors
 
 import c1m
@@ -741,9 +739,6 @@ def differences(case: Case, ports: tuple[int, int], etags: tuple[str, str]) -> l
 @contextlib.contextmanager
 def servers() -> Iterator[tuple[int, int]]:
     """nginx and c1m on the same files: their ports."""
-    binary = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
-    if binary is None:
-        sys.exit("nginx is not installed: apt install nginx")
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         place.chmod(0o755)
@@ -753,23 +748,12 @@ def servers() -> Iterator[tuple[int, int]]:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
             os.utime(path, (MTIME, MTIME))
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = probe.getsockname()[1]
-        config = place / "nginx.conf"
-        config.write_text(NGINX.format(place=place, port=port, wait=WAIT))
-        nginx = subprocess.Popen([binary, "-p", place, "-e", place / "error.log", "-c", config])
-        try:
-            while nginx.poll() is None:
-                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-                    break
-                time.sleep(0.01)
-            else:
-                sys.exit(f"nginx ended with status {nginx.returncode}")
-            with c1m.Server(place / "root", ports=0, head_timeout=WAIT, keep_alive_timeout=WAIT) as server:
-                yield port, server.ports[0]
-        finally:
-            nginx.terminate()
-            nginx.wait()
+        port = outside.free_port()
+        with (
+            outside.nginx(place, NGINX.format(place=place, port=port, wait=WAIT), port),
+            c1m.Server(place / "root", ports=0, head_timeout=WAIT, keep_alive_timeout=WAIT) as server,
+        ):
+            yield port, server.ports[0]
 
 
 def main() -> int:

@@ -192,6 +192,10 @@ def test_a_relative_root(serving, tmp_path):
     (["--port", "8001.5"], "8001.5"),
     (["--max-message", "0"], "0"),
     (["--max-message", "many"], "many"),
+    ([".", "--header", "X-A: b=c"], "'X-A: b' is not a field name: write NAME=VALUE, without a colon"),
+    ([".", "--header-for", "*.pdf=X-A"], "'*.pdf=X-A' has no second '=': write PATTERN=NAME=VALUE"),
+    ([".", "--cors", "https://a.org,https://b.org"], "is not an origin, but several: give each by itself"),
+    ([".", "--mime-type", "*.foo=text/plain"], "'*.foo' is a pattern or several: give each extension or name by "),
     (["--websocket", "ws"], "'ws'"),
     (["--websocket", "/a", "--websocket", "/a"], "'/a'"),
     (["--nonsense"], "--nonsense"),
@@ -213,6 +217,20 @@ def test_a_wrong_command():
     assert "sevre" in errors.splitlines()[-1]
 
 
+def test_a_directory_in_place_of_a_command(tmp_path):
+    _, errors, status = ended(tmp_path)
+    assert status == 2
+    assert errors.endswith(f"Error: There is no command '{tmp_path}'. It is served by: c1m serve {tmp_path}\n")
+
+
+def test_a_configuration_file_in_place_of_a_directory(tmp_path):
+    path = tmp_path / "c1m.toml"
+    path.write_text("")
+    assert ended("serve", path) == (
+        "", f"Error: ROOT: {path} is no directory: a configuration file is given by --config {path}\n", 2,
+    )
+
+
 def test_a_root_that_is_not_there(tmp_path):
     assert ended("serve", tmp_path / "nowhere") == (
         "", f"Error: root: no such directory: {tmp_path / 'nowhere'}\n", 1,
@@ -231,7 +249,8 @@ def test_a_port_in_use(tmp_path):
         taken.listen()
         port = taken.getsockname()[1]
         assert ended("serve", tmp_path, "--port", port) == (
-            "", f"Error: cannot listen on 127.0.0.1:{port}: Address already in use\n", 1,
+            "", f"Error: cannot listen on 127.0.0.1:{port}: Address already in use (give another port, or 0 for a free "
+            "one)\n", 1,
         )
 
 

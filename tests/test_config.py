@@ -76,6 +76,7 @@ def beside(name):
         "idle_timeout": ["--ping-interval", "1ms"],
         "ping_interval": ["--idle-timeout", "1d"],
         "cors_credentials": ["--cors", "https://a.example"],
+        "unix_mode": ["--unix", "c1m.sock"],
     }.get(name, [])
 
 
@@ -216,7 +217,16 @@ def folder(tmp_path, monkeypatch):
     ("ports = [0]", "prots = [0]", "1: prots: the server has no such option; did you mean ports?"),
     ("ports = [0]", "zzz = 1", "1: zzz: the server has no such option"),
     ("ports = [0]", "listing = true", "1: listing: this is an option of a root, not of the server: write it below "
-     '[root."/"]'),
+     '[root."/"], with the path'),
+    ("ports = [0]", "[server]\nports = [0]", "1: server: the server's options have no table: write it above the first "
+     "[table]"),
+    ("ports = [0]", "ports = [0]\ncharset = 5", "2: charset: this is an option of a root, not of the server: write it "
+     'below [root."/"], with the path'),
+    ('path = "."', 'path = "."\ncharset = ""', "6: charset: '' is not the name of a character encoding, or \"none\""),
+    ('[root."/"]\npath = "."\n[root."/".headers]', '[root]\npath = "."\n[root."/x"]\npath = "."\n[root."/x".headers]',
+     '5: path: this is of a root at "/" that is not the only one: write it below [root."/"]'),
+    ('[root."/"]\npath = "."\n[root."/".headers]', '[root."assets"]\npath = "."\n[root."assets".headers]',
+     "4: assets: the URL prefix 'assets' has no '/': write '/assets'"),
     ('path = "."', 'path = "."\nports = 1', "6: ports: this is an option of the server, not of a root: write it above "
      "the first [table]"),
     ("ports = [0]", "ports = [0,\n 70000]", "2: ports: 70000 is not a TCP port (0 to 65535)"),
@@ -230,6 +240,8 @@ def folder(tmp_path, monkeypatch):
     ('path = "."', 'path = "c1m.toml"', "5: path: not a directory: {}/c1m.toml"),
     ('path = "."', 'pathe = "."', "5: pathe: a root has no such option; did you mean path?"),
     ('"X-A" = "a"', '"X-A" = "a"\n"X B" = "b"', "8: X B: 'X B' is not a field name"),
+    ('"X-A" = "a"', '"X-A" = "a"\n[root."/".headers_for]\n"*.x" = "X-A: b"',
+     "9: *.x: 'X-A: b', for '*.x', is no mapping of field names to values (wanted: table of tables of strings)"),
     ('"X-A" = "a"', '"Cache-Control" = "a"\n[root."/".cache]\n"*" = "b"', '6: headers: cache or listing says '
      'Cache-Control, too: use cache={{"*": ...}} alone'),
     ('[root."/"]\npath = "."\n[root."/".headers]', 'root = 5\n[websocket."/x"]', "4: root: 5 is neither a "
@@ -317,6 +329,38 @@ def test_flags_override_the_file_for_all_its_roots_and_routes(folder):
     assert not plan.console
 
 
+def test_a_file_that_has_nothing_to_serve(folder):
+    (folder / "c1m.toml").write_text("ports = [0]\n")
+    with pytest.raises(Wrong, match=r'c1m\.toml: nothing is served: write root = "DIRECTORY", or '):
+        plan_of("--config", folder / "c1m.toml")
+    assert list(plan_of("--config", folder / "c1m.toml", "--websocket", "/ws")[0].routes) == ["/ws"]
+    assert plan_of("--config", folder / "c1m.toml", ".")[1]._roots
+
+
+def test_a_unix_socket_alone(folder):
+    (folder / "c1m.toml").write_text('ports = []\nunix = "a.sock"\nroot = "."\n')
+    for arguments in (["--config", folder / "c1m.toml"], [".", "--unix", "a.sock", "--port", "none"]):
+        options = plan_of(*arguments)[1]._options
+        assert (options.ports, len(options.unix)) == ((), 1)
+
+
+def test_no_charset_by_flag_and_file(folder):
+    (folder / "c1m.toml").write_text('[root]\npath = "."\ncharset = "none"\n')
+    for arguments in (["--config", folder / "c1m.toml"], [".", "--charset", "none"]):
+        assert plan_of(*arguments)[1]._roots[0][2].charset is None
+
+
+def test_fields_by_pattern_by_flag_and_file(folder):
+    (folder / "c1m.toml").write_text(
+        '[root]\npath = "."\n[root.headers_for]\n"*.pdf" = {"X-A" = "b", "X-B" = ""}\n"/e/*" = {"X-A" = "c=d"}\n'
+    )
+    flags = ["*.pdf=X-A=b", "/e/*=X-A=c=d", "*.pdf=X-B="]
+    wanted = {"*.pdf": {"X-A": "b", "X-B": None}, "/e/*": {"X-A": "c=d"}}
+    by_flags = [".", *(part for each in flags for part in ("--header-for", each))]
+    for arguments in (["--config", folder / "c1m.toml"], by_flags):
+        assert plan_of(*arguments)[1]._roots[0][2].headers_for == wanted
+
+
 def test_a_root_may_be_one_table(folder):
     (folder / "c1m.toml").write_text('[root]\npath = "."\nlisting = true\n')
     [(host, prefix, root)] = plan_of("--config", folder / "c1m.toml")[1]._roots
@@ -324,8 +368,9 @@ def test_a_root_may_be_one_table(folder):
 
 
 @pytest.mark.parametrize(("arguments", "told"), [
-    (["--listing"], "--listing: nothing is served that it could be for: give a directory to serve, too"),
-    ([".", "--max-message", "5"], "--max-message: nothing is served that it could be for: give --websocket PATH, too"),
+    (["--listing"], "--listing: this needs a directory to serve"),
+    ([".", "--max-message", "5"], "--max-message: this needs a route: --websocket PATH"),
+    ([".", "--unix-mode", "660"], "--unix-mode: no unix socket is given"),
 ])
 def test_a_flag_for_what_is_not_served_is_told(arguments, told):
     with pytest.raises(Wrong, match=f"^{told}$"):

@@ -211,13 +211,14 @@ def test_what_is_no_coding_is_refused(tmp_path, value):
     ("/a.own", "text/x-own; charset=utf-8"),
     ("/html", "application/x-default"),                  # no name is of those that are known already
     ("/a.unknown", "application/x-default"),
-    ("/" + "n" * 31, "text/x-long; charset=utf-8"),
-    ("/" + "n" * 32, "application/x-default"),
+    ("/" + "n" * 63, "text/x-long; charset=utf-8"),
+    ("/a." + "n" * 63, "application/x-default"),         # 64 bytes with its dot
+    ("/" + "n" * 64, "application/x-default"),
 ])
 def test_media_types_by_name_and_by_default(tmp_path, target, kind):
     write(tmp_path, [target[1:]])
     types = {"LICENSE": "text/plain", "apple-app-site-association": "application/json", ".own": "text/x-own",
-             "feed.xml": "application/rss+xml", "n" * 31: "text/x-long"}
+             "feed.xml": "application/rss+xml", "n" * 63: "text/x-long"}
     with serving(tmp_path, mime_types=types, default_type="application/x-default") as port:
         assert get(port, target)["Content-Type"] == kind
 
@@ -232,6 +233,25 @@ def test_a_default_type_that_is_text_has_a_charset(tmp_path):
     write(tmp_path, ["README"])
     with serving(tmp_path, default_type="text/plain") as port:
         assert get(port, "/README")["Content-Type"] == "text/plain; charset=utf-8"
+
+
+# ---- patterns that were meant otherwise ----
+
+
+@pytest.mark.parametrize(("pattern", "says"), [
+    ("assets/*", r"no file's name has a slash, as 'assets/\*' has: write '/assets/\*' for a path"),
+    ("/assets/", r"'/assets/' fits directories, and no file: write '/assets/\*'"),
+    ("/assets", r"'/assets' is a directory, and fits no file: write '/assets/\*'"),
+    (".html", r"'.html' fits no file that is served: write '\*.html'"),
+])
+@pytest.mark.parametrize(("option", "value"), [("cache", "no-cache"), ("encodings", "br"), ("headers_for", {"A": "b"})])
+def test_a_pattern_that_fits_no_file_is_refused(tmp_path, option, value, pattern, says):
+    write(tmp_path, ["assets/a"])
+    with pytest.raises(ValueError, match=f"^{option}: {says}$"):
+        Root(tmp_path, **{option: {pattern: value}})
+    for fine in ("*.html", "/assets/*", "/assets/a", "/other", "assets", ".*", "?html"):
+        Root(tmp_path, **{option: {fine: value}})
+    Root(tmp_path, dotfiles=True, **{option: {".html": value}})
 
 
 # ---- header fields by pattern ----
