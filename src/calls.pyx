@@ -331,7 +331,7 @@ cdef bint call_list(void *owner, Exchange *x, const Mount *m) noexcept nogil:
     cdef Block *page
     cdef uint8_t *to
     cdef int status = 500, condition
-    x.by_accept = True
+    x.vary = b"Accept"
     if directory < 0 and files_broken(-directory):
         respond_status(x, 500, b"")
         call_unreadable(owner, x, -directory)

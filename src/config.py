@@ -121,8 +121,7 @@ def revalidated(values: dict[str, Any]) -> dict[str, Any]:
     field says it.
     """
     cache: dict[str, str] | None = values.get("cache")
-    fields = [values.get("headers", {}), *values.get("headers_for", {}).values()]
-    told = any(name.lower() == "cache-control" for each in fields for name in each)
+    told = any(name.lower() == "cache-control" for name in values.get("headers", ()))
     full = len(cache or ()) == RootOptions.options["cache"].kind.most  # type: ignore[attr-defined]
     if told or full or cache == {} or (cache and "*" in cache):
         return values

@@ -82,6 +82,7 @@ cdef void files_free(Files *f) noexcept nogil:
     for i in range(f.roots_n):
         close(f.roots[i].dir)
         free(f.roots[i].path)
+        free(f.roots[i].encodings.rules)
     while f.spares_n:
         f.spares_n -= 1
         close(f.spares[f.spares_n])

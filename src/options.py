@@ -434,8 +434,10 @@ class RootOptions(Options, group="Files"):
     def check_together(self) -> None:
         for option, all_of_them in (("headers", [self.headers]), ("headers_for", self.headers_for.values())):
             for name, value in (field for fields in all_of_them for field in fields.items()):
+                if name.lower() == "cache-control" and option == "headers_for":
+                    raise ValueError(f"headers_for: {name} by pattern is what cache says")
                 if name.lower() == "cache-control" and value is not None and (self.cache or self.listing):
-                    raise ValueError(f'{option}: cache or listing says {name}, too: use cache={{"*": ...}} alone')
+                    raise ValueError(f'headers: cache or listing says {name}, too: use cache={{"*": ...}} alone')
                 if name.lower() == "access-control-allow-credentials" and value is not None and self.cors_credentials:
                     raise ValueError(f"{option}: cors_credentials says {name}, too: leave it out")
         for option in ("cache", "headers_for", "encodings"):

@@ -28,7 +28,8 @@ cdef struct Exchange:            # a request, and the response to it that is bei
     Slice path                   # the request's, as http_resolve has it
     Slice origin                 # the one that may read the response, if any: the request's, or "*"
     Slice cors_fields            # whole header lines for that origin
-    bint by_origin, by_accept, by_dest     # another Origin, Accept or Sec-Fetch-Dest might have had another response
+    bint by_origin               # another Origin might have had another response,
+    const char *vary             # and another value of these fields, if any
     bint keep                    # the connection will be kept
     size_t own_fields            # bytes of a head, beyond MAX_HEAD, that the mount's own fields may take
     int status

@@ -125,8 +125,8 @@ cdef uint8_t *head_begin(Exchange *x, int status, size_t more) noexcept nogil:
         to = put(to, x.cors_fields.at, x.cors_fields.n)
     if x.by_origin:
         to = put_text(to, b"Vary: Origin\r\n")
-    if x.by_accept:
-        to = put_text(to, b"Vary: Accept, Sec-Fetch-Dest\r\n" if x.by_dest else b"Vary: Accept\r\n")
+    if x.vary != NULL:
+        to = put_text(put_text(put_text(to, b"Vary: "), x.vary), b"\r\n")
     return response_connection(to, x.request, x.keep)
 
 

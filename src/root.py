@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 from c1m.options import RootOptions
@@ -28,6 +28,7 @@ class Root:
     """
 
     path: _Path
+    _: KW_ONLY
     index: str | Iterable[str] = ("index.html",)
     listing: bool = False
     spa: bool = False

@@ -196,8 +196,7 @@ cdef class Site(Application):
         m.host = Slice(host, len(host))
         m.prefix = Slice(prefix, len(prefix))
         m.root = root
-        m.listing, m.single_page, m.clean_urls = listing, spa, clean_urls
-        m.sidecars, m.escaped_slashes = sidecars, escaped_slashes
+        m.listing, m.single_page, m.sidecars, m.escaped_slashes = listing, spa, sidecars, escaped_slashes
         m.fields = Slice(headers, len(headers))
         m.charset = Slice(charset, len(charset))
         m.cors_fields = Slice(cors_fields, len(cors_fields))
@@ -208,13 +207,12 @@ cdef class Site(Application):
         try:
             m.cache = rules(cache)
             m.fields_for = rules(headers_for)
-            m.encodings = rules(encodings)
+            r.encodings = rules(encodings)
             if not m.any_origin:
                 m.origins_n = slices(m.origins, cors)
         except BaseException:
             mount_free(m)
             raise
-        r.encodings = m.encodings
         mount_add(&self.parts.files, m)
 
     def route(self, bytes path, Handler handler, *, uint32_t max_message, idle_timeout_ms, ping_interval_ms,
@@ -307,5 +305,4 @@ cdef Rules rules(pairs) except *:
 cdef void mount_free(Mount *m) noexcept:
     free(m.cache.rules)
     free(m.fields_for.rules)
-    free(m.encodings.rules)
     free(m)

@@ -24,11 +24,9 @@ cdef struct Mount:               # a document root's place in the URL space, and
     bint escaped_slashes         # take "%2F" for a slash; else it is refused
     bint sidecars                # look for name.zst, name.br, name.gz
     Slice charset                # a parameter of text's media type, with what precedes it; empty for none
-    bint clean_urls              # find name.html as name
     Slice fields                 # whole header lines for every file
     Rules fields_for             # and those for files that fit a pattern, in place of them
     Rules cache                  # values of Cache-Control
-    Rules encodings              # names of content codings
     size_t own_fields            # bytes of a head, beyond MAX_HEAD, that what is said here may take
     Slice[MAX_CORS] origins      # that may read our responses from scripts of theirs
     int origins_n

@@ -166,10 +166,11 @@ cdef void static_absent(Static *s, Exchange *x) noexcept nogil:
     cdef File *file = NULL
     cdef FindResult found
     cdef uint8_t *to
-    if m != NULL and m.clean_urls and redirect_to_clean(s, x, m):
+    if m != NULL and s.files.roots[m.root].clean_urls and redirect_to_clean(s, x, m):
         return
-    x.by_accept = x.by_dest = m != NULL and m.single_page and not names_file(s, x.path)
-    if x.by_accept and wants_page(x.request):
+    if m != NULL and m.single_page and not names_file(s, x.path):
+        x.vary = b"Accept, Sec-Fetch-Dest"
+    if x.vary != NULL and wants_page(x.request):
         found = files_find(&s.files, m.root, Slice(b"/", 1), codings_of(m, x), x.out.r.now_ms, &file)
         if found == FILE_FOUND:
             respond_file(s, x, m, file)
@@ -293,7 +294,7 @@ cdef void respond_whole(Static *s, Exchange *x, const Mount *m, File *file) noex
             conn_close(x.out.r, x.c)
             return
     x.length = file.size
-    if x.keep and x.request.minor and x.origin.n == 0 and not (x.by_origin or x.by_accept):
+    if x.keep and x.request.minor and x.origin.n == 0 and not x.by_origin and x.vary == NULL:
         to = conn_reserve(x.out.r, x.c, head.size + 24 + copied)
         memcpy(to, head.data, head.size)
         memcpy(to + DATE_AT, response_date(x.out), DATE_SIZE)
