@@ -628,6 +628,11 @@ DEFENDED = [
         "RFC 9110 §14.3: true of each answer for the file",
     ),
     Defence(
+        r": cache-control: none -> no-cache$",
+        "301", "without Cache-Control", "with `Cache-Control: no-cache`",
+        "RFC 9111 §4.2.2: browsers keep one for good; where a file has come in place of a directory it would be wrong",
+    ),
+    Defence(
         r": x-content-type-options: nosniff -> none$",
         "301 and 416", "with the fields set for files", "without",
         "They are of files: the body is c1m's own line of text (RFC 9110 §15.4, §15.5.17 ask for none)",
