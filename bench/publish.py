@@ -20,7 +20,7 @@ from harness import Server
 SPARE_FDS = 100                  # that this process needs beside the connections
 MASK = b"\x37\xfa\x21\x3d"
 HANDSHAKE = (
-    b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"GET %b HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
 SERVE = """if True:
@@ -39,9 +39,9 @@ SERVE = """if True:
 """
 
 
-def joined(port: int) -> socket.socket:
+def joined(port: int, path: bytes = b"/") -> socket.socket:
     client = socket.create_connection(("127.0.0.1", port))
-    client.sendall(HANDSHAKE)
+    client.sendall(HANDSHAKE % path)
     answer = b""
     while not answer.endswith(b"\r\n\r\n"):
         answer += client.recv(4096) or sys.exit(f"no handshake: {answer!r}")

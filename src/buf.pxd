@@ -117,21 +117,23 @@ cdef inline void store_be64(void *p, uint64_t v) noexcept nogil:
 
 # ---- scans ----
 
-cdef inline uint64_t zero_bytes(uint64_t v) noexcept nogil:
-    """The top bit of each byte of v that is zero."""
-    cdef uint64_t low7 = EACH_BYTE * 0x7f
-    return ~(((v & low7) + low7) | v | low7)
+cdef inline uint64_t bytes_below(uint64_t v, uint8_t limit) noexcept nogil:
+    """The top bit of the lowest byte of v that is below limit, 1 to 128, or 0. Bits above it may be wrong."""
+    return (v - EACH_BYTE * limit) & ~v & TOP_BITS
 
 cdef inline const uint8_t *find_control(const uint8_t *p, const uint8_t *end) noexcept nogil:
     """The first control character (below 0x20 but for tab, or 0x7f) in [p, end), or end."""
     cdef uint64_t v, found
     while end - p >= 8:
         v = load_le64(p)
-        found = zero_bytes(v & (EACH_BYTE * 0xe0)) & ~zero_bytes(v ^ (EACH_BYTE * 0x09))
-        found |= zero_bytes(v ^ (EACH_BYTE * 0x7f))
-        if found:
-            return p + (ctz64(found) >> 3)
-        p += 8
+        found = bytes_below(v, 0x20) | bytes_below(v ^ (EACH_BYTE * 0x7f), 1)
+        if not found:
+            p += 8
+            continue
+        p += ctz64(found) >> 3
+        if p[0] != 0x09:
+            return p
+        p += 1
     while p < end and (p[0] >= 0x20 or p[0] == 0x09) and p[0] != 0x7f:
         p += 1
     return p

@@ -220,7 +220,7 @@ cdef inline int request_line(const uint8_t *at, const uint8_t *stop, HttpRequest
     r.method = method_of(from_, at - from_)
     at += 1
     from_ = at
-    while at < stop and CLASS[at[0]] & TARGET | (at[0] == c'%'):
+    while at < stop and CLASS[at[0]] & TARGET:
         at += 1
     if at == from_ or at == stop or at[0] != SP or stop - at != 9:
         return 400
@@ -259,7 +259,8 @@ cdef bint is_registered(const uint8_t *at, size_t n) noexcept nogil:
 
 
 cdef inline int target_parse(const uint8_t *at, const uint8_t *stop, HttpRequest *r) noexcept nogil:
-    """The four forms of a request target (RFC 9112 section 3.2). 0 or the status to fail with."""
+    """The four forms of a request target (RFC 9112 section 3.2), at whose end, stop, is a space. 0 or the status to
+    fail with."""
     cdef const uint8_t *from_ = at
     r.host.n = 0
     r.query.n = 0
@@ -291,8 +292,10 @@ cdef inline int target_parse(const uint8_t *at, const uint8_t *stop, HttpRequest
     else:
         r.plain_path = at[1] & 0xFE != c'.'                   # as below
         at += 1
-    while at < stop and at[0] != c'?':
-        if at[0] <= c'/':        # punctuation, of which two kinds matter: few bytes of a path need a closer look
+    while at[0] != c'?':
+        if at[0] <= c'/':        # punctuation, of which three kinds matter: few bytes of a path need a closer look
+            if at[0] == SP:
+                break            # at stop
             if at[0] == c'%':
                 if not escape_ok(at, stop):
                     return 400
@@ -310,7 +313,10 @@ cdef inline int target_parse(const uint8_t *at, const uint8_t *stop, HttpRequest
 
 
 cdef bint host_ok(Slice host) noexcept nogil:
-    """uri-host [ ":" port ] (RFC 9110 section 7.2); empty is allowed, a port alone and user information are not."""
+    """uri-host [ ":" port ] (RFC 9110 section 7.2); empty is allowed, a port alone and user information are not.
+
+    Behind it, in the message, stands what no host has in it: the end of a line, a blank, a slash or a question mark.
+    """
     cdef const uint8_t *at = host.at
     cdef const uint8_t *end = at + host.n
     if at < end and at[0] == c'[':
@@ -321,7 +327,7 @@ cdef bint host_ok(Slice host) noexcept nogil:
         at += 1
     else:
         while True:
-            while at < end and CLASS[at[0]] & HOST:
+            while CLASS[at[0]] & HOST:
                 at += 1
             if not escape_ok(at, end):
                 break
@@ -596,10 +602,12 @@ cdef inline int fields_parse(
 
 
 cdef inline const uint8_t *name_end(const uint8_t *at, const uint8_t *stop) noexcept nogil:
-    """Where the colon behind a field's name stands; NULL: there is no name or no colon behind it."""
+    """Where the colon behind a field's name stands; NULL: there is no name or no colon behind it. stop: the CR that
+    ends the line."""
     cdef const uint8_t *from_ = at
-    at = token_end(at, stop)
-    if at == from_ or at == stop or at[0] != c':':
+    while CLASS[at[0]] & TOKEN:
+        at += 1
+    if at == from_ or at[0] != c':':
         return NULL
     return at
 

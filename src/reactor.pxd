@@ -136,13 +136,16 @@ cdef struct Reactor:
     bint iterating
     bint clock_stale             # the clock is to be read again: between iterations, and since Python was called
     bint nudged                  # the waker was written to because something waits for the next iteration
-    int64_t until_ns             # when this iteration's files have had their time (CLOCK_MONOTONIC)
+    int64_t until_ns             # when this iteration's files have had their time (CLOCK_MONOTONIC); 0: none came yet
     size_t share                 # bytes of queued output that each connection may send in this iteration
     unsigned long thread         # that runs the reactor, 0 for none (pthread_self(3))
     int32_t *closing             # fds to be closed at the end of the iteration
     int closing_n
     TimeoutClass[MAX_TIMEOUT_CLASSES] timeouts
     int timeouts_n
+    bint deadlines_moved         # the next two are to be found anew
+    bint deadlines               # there are some,
+    uint32_t soonest             # and at this tick the first is due
     uint8_t write_timeout, linger_timeout
     int64_t now_ms               # CLOCK_MONOTONIC_COARSE, read once an iteration, and again where it may be stale
     int64_t unix_s               # CLOCK_REALTIME_COARSE, likewise

@@ -443,6 +443,8 @@ cdef void conn_send(Reactor *r, Conn *c, Block *block, int64_t at, size_t n) noe
         if not c.flags & CLOSED:
             queue_add(r, c, block, at, n, 0)
             if block.fd >= 0 and c.output != NULL and c.output.first.next == NULL:
+                if r.until_ns == 0:
+                    r.until_ns = nanoseconds() + FILES_NS
                 if nanoseconds() < r.until_ns:
                     queue_send(r, c)
                 else:
@@ -572,14 +574,14 @@ cdef void queue_add(Reactor *r, Conn *c, Block *block, int64_t at, size_t n, uin
 
 cdef inline void queue_take(Reactor *r, Conn *c) noexcept nogil:
     """The connection begins to use its queue, which is empty."""
-    cdef uint16_t *used = &r.queues_used[fd_of(r, c) // QUEUE_CHUNK]
+    cdef uint16_t *used = &r.queues_used[<uint32_t>fd_of(r, c) // QUEUE_CHUNK]
     used[0] = (used[0] & ~<int>QUEUES_TOUCHED) + 1
     c.output = &r.queues[fd_of(r, c)]
 
 
 cdef inline void queue_release(Reactor *r, Conn *c) noexcept nogil:
     """The connection's queue is empty, and no longer in use."""
-    cdef uint16_t *used = &r.queues_used[fd_of(r, c) // QUEUE_CHUNK]
+    cdef uint16_t *used = &r.queues_used[<uint32_t>fd_of(r, c) // QUEUE_CHUNK]
     used[0] = used[0] - 1 or <uint16_t>QUEUES_TOUCHED
     memset(c.output, 0, sizeof(SendQueue))
     c.output = NULL
@@ -636,7 +638,10 @@ cdef void queue_send(Reactor *r, Conn *c) noexcept nogil:
                 asked += segment.left
                 n += 1
                 segment = segment.next
-            sent = net_sendv(fd_of(r, c), runs, n, segment != NULL)
+            if n == 1:
+                sent = net_send(fd_of(r, c), runs[0].iov_base, asked, segment != NULL)
+            else:
+                sent = net_sendv(fd_of(r, c), runs, n, segment != NULL)
         sent = conn_sent(r, c, sent)
         if sent < 0:
             return
@@ -830,6 +835,7 @@ cdef inline void deadline_set(Reactor *r, Conn *c, uint8_t timeout) noexcept nog
     else:
         r.table[list.last].next = fd_of(r, c)
     list.last = fd_of(r, c)
+    r.deadlines_moved = True
 
 
 cdef inline void deadline_unlink(Reactor *r, Conn *c) noexcept nogil:
@@ -845,6 +851,7 @@ cdef inline void deadline_unlink(Reactor *r, Conn *c) noexcept nogil:
     else:
         r.table[c.next].prev = c.prev
     c.timeout = 0
+    r.deadlines_moved = True
 
 
 cdef void deadlines_expire(Reactor *r) noexcept nogil:
@@ -910,19 +917,28 @@ cdef inline void deadline_expire(Reactor *r, Conn *c, int timeout) noexcept nogi
         r.current = NULL
 
 
-cdef int poll_timeout(Reactor *r) noexcept nogil:
-    """Milliseconds epoll may wait: 0 where work is left over, else until the next deadline, -1 for ever."""
-    cdef int64_t wait = -1
+cdef void soonest_find(Reactor *r) noexcept nogil:
+    """Notes when the first of all deadlines is due, if there is any."""
     cdef int32_t ticks, soonest = NEVER
     cdef int i
-    if r.ready.count or r.flush.count or r.closing_n or (r.shutting_down and r.shutdown_fd <= r.top):
-        return 0
     for i in range(1, r.timeouts_n):
         if r.timeouts[i].first >= 0:
             ticks = <int32_t>(r.table[r.timeouts[i].first].tick - r.tick)
             soonest = ticks if ticks < soonest else soonest
-    if soonest != NEVER:
-        wait = <int64_t>max(soonest, 0) << TICK_SHIFT
+    r.soonest = r.tick + <uint32_t>soonest
+    r.deadlines = soonest != NEVER
+    r.deadlines_moved = False
+
+
+cdef int poll_timeout(Reactor *r) noexcept nogil:
+    """Milliseconds epoll may wait: 0 where work is left over, else until the next deadline, -1 for ever."""
+    cdef int64_t wait = -1
+    if r.ready.count or r.flush.count or r.closing_n or (r.shutting_down and r.shutdown_fd <= r.top):
+        return 0
+    if r.deadlines_moved:
+        soonest_find(r)
+    if r.deadlines:
+        wait = <int64_t>max(<int32_t>(r.soonest - r.tick), 0) << TICK_SHIFT
     if r.full and (wait < 0 or wait > 1000):
         wait = 1000
     if r.shutting_down and (wait < 0 or wait > r.shutdown_by_ms - r.now_ms):
@@ -960,7 +976,7 @@ cdef void reactor_iterate(Reactor *r, int wait_ms) noexcept nogil:
     r.iterating = True
     r.nudged = False
     r.share = max(<size_t>MIN_SHARE, min(<size_t>MAX_SHARE, <size_t>ITERATION_SENDS // (n + r.ready.count + 1)))
-    r.until_ns = nanoseconds() + FILES_NS
+    r.until_ns = 0
     clock_read(r)
     r.clock_stale = False
     for i in range(n):
@@ -1188,6 +1204,7 @@ cdef void reactor_forget(Reactor *r) noexcept nogil:
     r.ready.count = r.flush.count = 0
     for i in range(r.timeouts_n):
         r.timeouts[i].first = r.timeouts[i].last = -1
+    r.deadlines_moved = True
 
 
 # ---- a reactor's memory and descriptors ----

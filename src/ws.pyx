@@ -245,22 +245,23 @@ cdef bint ws_take(WsParser *p, const WsEvent *event, uint8_t *to) noexcept nogil
 
 cdef inline uint64_t unmask(const uint8_t *at, size_t n, uint32_t key, uint8_t *to) noexcept nogil:
     """XORs n bytes with the key, word by word. Returns all of the result's bytes, or-ed together."""
-    cdef uint64_t mask = key | <uint64_t>key << 32, v, seen = 0
-    cdef uint8_t tail[8]
-    cdef size_t i = 0, whole = n & ~<size_t>7
-    while i < whole:
+    cdef uint64_t mask = key | <uint64_t>key << 32, v, last, seen = 0
+    cdef size_t i = 0
+    if n < 8:
+        for i in range(n):
+            to[i] = at[i] ^ (<uint8_t *>&mask)[i]
+            seen |= to[i]
+        return seen
+    # The last eight bytes, some of which the word before may have, too: loaded before that is stored.
+    last = key_rotated(key, n)
+    last = load64(at + n - 8) ^ (last | last << 32)
+    while i < n - 7:
         v = load64(at + i) ^ mask
         store64(to + i, v)
         seen |= v
         i += 8
-    if i < n:
-        memset(tail, 0, 8)
-        memcpy(tail, at + i, n - i)
-        v = load64(tail) ^ mask
-        memcpy(to + i, &v, n - i)
-        memcpy(tail, &v, n - i)          # what lies behind the payload stays zero and is not seen as text
-        seen |= load64(tail)
-    return seen
+    store64(to + n - 8, last)
+    return seen | last
 
 
 cdef void ws_mask(uint8_t *to, const uint8_t *bytes, size_t n, uint32_t key) noexcept nogil:

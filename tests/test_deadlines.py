@@ -29,6 +29,7 @@ def block(ws, message):
 server = c1m.Server(ports=[0], head_timeout=1.5, keep_alive_timeout=0.5, shutdown_timeout=0.5)
 server.websocket("/block", block, idle_timeout=60)
 server.websocket("/late", Late(), idle_timeout=60)
+server.websocket("/echo", idle_timeout=60)
 server.websocket("/pings", idle_timeout=3, ping_interval=1.5)
 with server:
     print(server.ports[0], flush=True)
@@ -135,7 +136,7 @@ def test_requests_of_clients_that_were_not_accepted_before_the_end_are_answered(
 
 def test_the_end_comes_when_its_time_is_up_though_a_handler_blocks(served):
     """And what had come by then is dealt with."""
-    with WebSocket(served.port, "/block") as blocker, WebSocket(served.port, "/pings") as other:
+    with WebSocket(served.port, "/block") as blocker, WebSocket(served.port, "/echo") as other:
         assert other.echo(b"x") == (BINARY, b"x")
         blocker.send(frame(TEXT, b"1.5"))
         served.say("stop")
