@@ -13,6 +13,9 @@ from typing import Any
 BACKLOG = 4096
 """Connections that wait to be accepted, as listen(2) has it; the kernel bounds it by net.core.somaxconn."""
 
+CHOICES = 20
+"""Of ports that the kernel is asked for, until one is free on all hosts."""
+
 
 def opened(
     undo: contextlib.ExitStack,
@@ -25,14 +28,29 @@ def opened(
     listeners: list[socket.socket] = []
     real: list[int] = []
     for port in ports:
-        for listener in tcp_listeners(hosts, port):
-            listeners.append(undo.enter_context(listener))
-            port = listener.getsockname()[1]
-        real.append(port)
+        made = on_one_port(undo, hosts, port)
+        listeners += made
+        real.append(made[-1].getsockname()[1])
     for path in unix:
         listeners.append(undo.enter_context(unix_listener(path, unix_mode)))
         undo.callback(os.unlink, path)
     return listeners, real
+
+
+def on_one_port(undo: contextlib.ExitStack, hosts: Iterable[str], port: int) -> list[socket.socket]:
+    """Those of one port. One that the kernel chose for the first host may be taken on another: then it chooses anew."""
+    choices = 1 if port else CHOICES
+    while True:
+        choices -= 1
+        with contextlib.ExitStack() as tried:
+            try:
+                made = [tried.enter_context(listener) for listener in tcp_listeners(hosts, port)]
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or not choices:
+                    raise
+                continue
+            undo.enter_context(tried.pop_all())
+            return made
 
 
 def tcp_listeners(hosts: Iterable[str], port: int) -> Iterator[socket.socket]:

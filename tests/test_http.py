@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import email.utils
+import errno
 import os
 import random
 import shutil
@@ -21,6 +22,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import c1m
+from c1m.listeners import CHOICES, tcp_listeners
 
 CANARY = b"this is nobody's to read"
 SIZES = {
@@ -923,6 +925,25 @@ def test_every_address_of_the_machine(tmp_path):
     (tmp_path / "a.txt").write_text("any")
     with c1m.Server(tmp_path, ports=[0], host="0.0.0.0") as server:
         assert get(server.ports[0], "/a.txt").body == b"any"
+
+
+@pytest.mark.parametrize("refusals", [1, CHOICES - 1, CHOICES])
+def test_a_port_that_is_taken_on_one_host_is_chosen_anew(monkeypatch, refusals):
+    """The kernel chooses for the first host, and knows nothing of the second."""
+    calls = []
+
+    def listeners(hosts, port):
+        calls.append(port)
+        for host in hosts:
+            if host == "127.0.0.2" and len(calls) <= refusals:
+                raise OSError(errno.EADDRINUSE, "taken")
+            yield from tcp_listeners([host], port)
+
+    monkeypatch.setattr("c1m.listeners.tcp_listeners", listeners)
+    server = c1m.Server(ports=[0], host=["127.0.0.1", "127.0.0.2"])
+    with pytest.raises(OSError, match="taken") if refusals == CHOICES else contextlib.nullcontext(), server:
+        pass
+    assert calls == [0] * min(refusals + 1, CHOICES)
 
 
 def test_several_hosts_share_each_port(tmp_path):
