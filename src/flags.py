@@ -110,6 +110,8 @@ def value_of(kind: Kind, said: str, given: Any) -> Any:
         kind.check(said, value)
     except (ValueError, TypeError) as error:
         raise Mistake(str(error)) from None
+    except OSError as error:
+        raise Mistake(f"{said}: {sentence(error)}") from None
     return value
 
 

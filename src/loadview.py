@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from c1m.loadrun import LoadResult, Progress
 
+WIDTH = 96                       # columns of a report
 PLAIN_EVERY = 1.0                # seconds between two lines where there is no terminal
 LOOPS = {
     "closed": "Closed loop: a connection sends its next message when an answer has come. A server that stalls is asked"
@@ -141,7 +143,7 @@ def report(result: LoadResult) -> str:
             " answer more than this rate, and the latencies have its own delays in them. More --processes, or another"
             " machine, would tell."
         )
-    return "\n".join(said)
+    return "\n".join(textwrap.fill(line, WIDTH, break_on_hyphens=False) if ": " in line else line for line in said)
 
 
 def hint(name: str) -> str:
