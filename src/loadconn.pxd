@@ -52,6 +52,7 @@ cdef struct Client:              # one line of the cache and a half
     size_t compared              # bytes of the echo's payload that have come
     int64_t dialed_ns            # when its connection was begun
     Inflater *inflater           # its own; NULL: none, or the one that all share
+    bint takeover                # the server's compressed messages build on those before
     Block *message               # a compressed one so far, inflated; NULL between messages
 
 cdef struct Memo:                # the last response's head: the same bytes mean the same
@@ -101,6 +102,8 @@ cdef struct Load:
     Tape back                    # what echoes look like; with compression, their payloads
     const uint8_t *key           # Sec-WebSocket-Key of every handshake
     uint32_t message_size        # payload of what is published
+    uint64_t heard               # deliveries counted when some were last seen to have come,
+    int64_t heard_ns             # which was then
     uint64_t published           # messages so far
     int64_t published_ns         # when the next one is due; 0: none is
     double publish_interval_ns   # between two; 0: nothing is published

@@ -38,6 +38,7 @@ cdef enum:
     SECOND = 1000000000
     SLACK_NS = 1                 # that the kernel may wake us late by, beside what it can't help
     PRECOMPRESSED = 15           # window bits
+    QUIET_NS = 200000000         # without a delivery, after which a subscriber takes it that none is on its way
 
 
 cdef void ignore_note(void *app, int what, int64_t number) noexcept nogil:
@@ -182,14 +183,19 @@ cdef bint exhausted(const Load *load) noexcept nogil:
         return True
     if load.scheduled:
         return load.due == load.due_most and load.flying == 0 and load.owed == 0
-    if load.subscribe or load.idle or load.flying or load.queued + load.dialing:
+    if load.subscribe or load.idle or load.flying:
         return False
-    return not load.fresh or load.open == 0
+    return load.left == 0 or (load.queued + load.dialing == 0 and (not load.fresh or load.open == 0))
 
 
 cdef void drain(Load *load, int64_t now) noexcept nogil:
     """What was sent in time is waited for; what does not come was not answered."""
-    if (load.flying == 0 and load.owed == 0 and not load.subscribe) or load.gone >= load.count:
+    if load.subscribe:
+        if load.heard != load.tally.delivered:
+            load.heard, load.heard_ns = load.tally.delivered, now
+        if now >= max(load.heard_ns, load.until_ns) + QUIET_NS:
+            load.tally.phase = DONE
+    elif load.flying == 0 and load.owed == 0:
         load.tally.phase = DONE
     elif now >= load.until_ns + load.patience_ns:
         load.tally.faults[<int>UNANSWERED] += load.owed + load.flying

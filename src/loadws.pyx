@@ -11,7 +11,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from c1m.buf cimport Block, Slice, block_copy, block_new, block_unref, hex_value, load_be16, put_text
-from c1m.deflate cimport INFLATE_OK, inflater_new, inflater_run
+from c1m.deflate cimport INFLATE_OK, MAX_WINDOW_BITS, inflater_new, inflater_run
 from c1m.http cimport (
     FOR_UPGRADE, HTTP_FAIL, HTTP_INTERIM, HTTP_MORE, OTHER_FIELD, SEC_WEBSOCKET_EXTENSIONS, HttpParser, http_is_word,
     http_response_next,
@@ -25,7 +25,7 @@ from c1m.reactor cimport (
     conn_reserve, conn_try_flush, nanoseconds, protocol_add,
 )
 from c1m.histogram cimport histogram_add
-from c1m.tally cimport CLOSED_BY_PEER, CUT, DRAINING, NO_FAULT, NOT_COMPRESSED, NOT_UPGRADED, RESET, RUNNING, WRONG_ECHO
+from c1m.tally cimport CLOSED_BY_PEER, CUT, DRAINING, NO_FAULT, NOT_COMPRESSED, NOT_UPGRADED, READY, RESET, RUNNING, WRONG_ECHO
 from c1m.ws cimport (
     WS_BAD_TEXT, WS_CLIENT, WS_CLOSE, WS_CONTROL, WS_DEFLATE, WS_FAIL, WS_MAX_HEADER_MASKED, WS_MORE, WS_NORMAL,
     WS_PING, WS_PONG, WsEvent, WsParser, ws_accept_ok, ws_close_code, ws_header_masked, ws_mask, ws_next, ws_start,
@@ -91,8 +91,9 @@ cdef void shaken(Load *load, Conn *c, Client *cl) noexcept nogil:
     elif load.compress and not compressed:
         client_fail(load, c, NOT_COMPRESSED)
     else:
-        if compressed and memmem(said.at, said.n, b"server_no_context_takeover", 26) == NULL:
-            cl.inflater = inflater_new(15)
+        cl.takeover = compressed and memmem(said.at, said.n, b"server_no_context_takeover", 26) == NULL
+        if cl.takeover:
+            cl.inflater = inflater_new(MAX_WINDOW_BITS)
         ws_start(parser_of(c), WS_CLIENT | (WS_DEFLATE if compressed else 0))
         client_opened(load, c, cl)
 
@@ -235,12 +236,13 @@ cdef uint32_t inflate(
     Load *load, Conn *c, Client *cl, uint32_t flight, const WsEvent *event, int64_t now
 ) noexcept nogil:
     """A run of a compressed message, which is looked at when it is whole."""
-    cdef bint own = cl.inflater != NULL
     cdef WsEvent whole
     cdef uint32_t some
     if cl.message == NULL:
         cl.message = block_new(4096)
-    if cl.message == NULL or inflater_run(cl.inflater if own else load.inflater, event.at, event.n, event.last, own,
+    if cl.inflater == NULL and not event.last:
+        cl.inflater = inflater_new(MAX_WINDOW_BITS)     # others' messages may come in between
+    if cl.message == NULL or inflater_run(cl.inflater or load.inflater, event.at, event.n, event.last, cl.takeover,
                                           LONGEST, &cl.message) != INFLATE_OK:
         client_broken(load, c, b"not what deflate makes")
         return 0
@@ -349,8 +351,8 @@ cdef void delivered(Load *load, const Client *cl, const WsEvent *event, int64_t 
     cdef const uint8_t *stamp
     cdef int64_t due = 0
     cdef int i
-    if not event.first or cl.publisher or not (load.tally.phase == RUNNING or load.tally.phase == DRAINING):
-        return
+    if not event.first or cl.publisher or load.tally.phase < READY:
+        return                   # READY: another process, which publishes, may have heard the word before
     load.tally.delivered += 1
     stamp = <const uint8_t *>memmem(event.at, min(event.n, <size_t>STAMPED), b"c1m:", 4)
     if stamp == NULL or stamp + STAMP > event.at + event.n:
