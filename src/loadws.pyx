@@ -25,7 +25,9 @@ from c1m.reactor cimport (
     conn_reserve, conn_try_flush, nanoseconds, protocol_add,
 )
 from c1m.histogram cimport histogram_add
-from c1m.tally cimport CLOSED_BY_PEER, CUT, DRAINING, NO_FAULT, NOT_COMPRESSED, NOT_UPGRADED, READY, RESET, RUNNING, WRONG_ECHO
+from c1m.tally cimport (
+    CLOSED_BY_PEER, CUT, DRAINING, NO_FAULT, NOT_COMPRESSED, NOT_UPGRADED, READY, RESET, RUNNING, WRONG_ECHO,
+)
 from c1m.ws cimport (
     WS_BAD_TEXT, WS_CLIENT, WS_CLOSE, WS_CONTROL, WS_DEFLATE, WS_FAIL, WS_MAX_HEADER_MASKED, WS_MORE, WS_NORMAL,
     WS_PING, WS_PONG, WsEvent, WsParser, ws_accept_ok, ws_close_code, ws_header_masked, ws_mask, ws_next, ws_start,
