@@ -73,7 +73,8 @@ cdef bint client_dial(Load *load, Client *cl) noexcept nogil:
     cdef bint chosen = load.sources != 0 and target.loopback
     cdef int fault
     cdef Conn *c
-    loopback(&source, (load.first + number_of(load, cl)) % max(load.sources, <uint32_t>1))
+    # Divided by the number of targets, so that each target is reached from each source.
+    loopback(&source, (load.first + number_of(load, cl)) // load.targets_n % max(load.sources, <uint32_t>1))
     cl.dialed_ns = nanoseconds()
     c = conn_connect(load.r, load.protocol, <const sockaddr *>&target.address, target.address_n,
                      <const sockaddr *>&source if chosen else NULL, sizeof(source), &fault)

@@ -84,6 +84,7 @@ class LoadOptions(Options, group="Load"):
     connections: int = option(50, Amount(1, MAX_CONNECTIONS), "connections that are open at a time")
     duration: float | None = option(
         None, Seconds(), "seconds that it runs, counted from when all connections are open",
+        flag=Flag("How long it runs, from when all connections are open."),
         shown=": 10 s, or without an end where messages is given",
     )
     messages: int | None = option(
@@ -102,6 +103,7 @@ class LoadOptions(Options, group="Load"):
     )
     ramp: float | None = option(
         None, Seconds(), "seconds over which the connections are opened, evenly", shown=" None: as fast as can be",
+        flag=Flag("Time over which the connections are opened, evenly."),
     )
     new: bool = option(False, Switch(), "a new connection for each message or request, which pays for it")
     idle: bool = option(
@@ -114,9 +116,10 @@ class LoadOptions(Options, group="Load"):
     sources: int | None = option(
         None,
         Amount(1, MAX_SOURCES),
-        "loopback addresses that connections come from, 127.0.0.1 and up: each has ports for 28,000 to one port",
+        """loopback addresses that connections come from, 127.0.0.1 and up: each has 28,000 ports, of which the kernel
+        finds half quickly""",
         shown=": as many as there have to be",
-        flag=Flag("Loopback addresses that connections come from, for more than 28,000."),
+        flag=Flag("Loopback addresses that connections come from, each with 28,000 ports."),
     )
     processes: int | str | None = option(
         None,

@@ -30,7 +30,9 @@ from urllib.parse import SplitResult, urlsplit
 from c1m.loadoptions import LoadOptions
 from c1m.tally import PHASES, Tallies, shared_size
 
-PER_SOURCE = 20_000              # connections from one loopback address, which has 28,000 ports (ip(7))
+# Connections from one loopback address to one port. There are 28,000 ports (ip(7)), but Linux looks for a free one
+# among every other first, and once those are taken each connect(2) looks at all of them before it tries the rest.
+PER_SOURCE = 14_000
 SPARE_DESCRIPTORS = 64           # of a process, for what is no connection
 TAPE_BYTES = 1 << 20             # of different messages, and no more of them than
 TAPE_MESSAGES = 64
@@ -273,8 +275,8 @@ def processes_for(options: LoadOptions) -> int:
 def sources_for(places: Sequence[Place], options: LoadOptions) -> int:
     if options.sources is not None:
         return options.sources
-    here = sum(each.loopback for each in places)
-    return math.ceil(options.connections / len(places) / PER_SOURCE) if here and options.connections > PER_SOURCE else 0
+    needed = math.ceil(options.connections / len({each.sockaddr for each in places}) / PER_SOURCE)
+    return needed if needed > 1 else 0
 
 
 def part(total: int, index: int, of: int) -> int:
@@ -397,7 +399,7 @@ class Run:
                 elif not gone and all(each in ("ready", "done") for each in phases):
                     gone = True
                     processes.tallies.go()
-                if watch is not None and time.monotonic() - last[0] >= REFRESH:
+                if watch is not None and time.monotonic() - last[0] >= REFRESH and set(phases) != {"done"}:
                     last = self.look(processes.tallies, phases, last, watch)
                 time.sleep(0.01 if not gone or self.ended else 0.02)
             return self.result(processes.tallies)

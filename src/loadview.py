@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -78,12 +80,12 @@ def watching(url: str) -> Iterator[Callable[[Progress], None]]:
 
 
 def lines() -> Callable[[Progress], None]:
-    said = -PLAIN_EVERY
+    said = -math.inf
 
     def say(progress: Progress) -> None:
         nonlocal said
-        if progress.elapsed - said >= PLAIN_EVERY or not progress.elapsed:
-            said = progress.elapsed
+        if time.monotonic() - said >= PLAIN_EVERY:
+            said = time.monotonic()
             print(plain(progress), file=sys.stderr, flush=True)
 
     return say
