@@ -20,13 +20,13 @@ from c1m.linux cimport (
     ppoll, prctl, timespec,
 )
 from c1m.loadconn cimport (
-    NO_LIMIT, Client, Load, Tape, Target, client_due, client_go, client_queue, clients_dial, due_at,
+    NO_LIMIT, OPEN, Client, Load, Tape, Target, client_due, client_go, client_queue, clients_dial, conn_at, due_at,
 )
 from c1m.loadhttp cimport loadhttp_add
 from c1m.loadws cimport loadws_add, loadws_goodbye, loadws_publish
 from c1m.loop cimport Loop
 from c1m.reactor cimport (
-    Callbacks, nanoseconds, poll_timeout, reactor_close_all, reactor_iterate, timeout_class,
+    Callbacks, conn_try_flush, nanoseconds, poll_timeout, reactor_close_all, reactor_iterate, timeout_class,
 )
 from c1m.tally cimport (
     DONE, DRAINING, OPENING, READY, RUNNING, UNANSWERED, Control, tallies_in,
@@ -174,6 +174,8 @@ cdef void begin(Load *load, int64_t now) noexcept nogil:
     load.r.iterating = True
     for i in range(load.count):
         client_go(load, &load.clients[i], nanoseconds())
+        if load.clients[i].phase == OPEN:
+            conn_try_flush(load.r, conn_at(load, &load.clients[i]))     # now, as its latency counts from now
     load.r.iterating = False
 
 

@@ -17,6 +17,7 @@ import os
 import pickle
 import random
 import resource
+import select
 import socket
 import struct
 import subprocess
@@ -38,7 +39,8 @@ TAPE_BYTES = 1 << 20             # of different messages, and no more of them th
 TAPE_MESSAGES = 64
 STAMP_BYTES = 20                 # of a published message: when it was sent
 BUSY = 0.95                      # of a CPU, from which on a process was the limit
-REFRESH = 0.25                   # seconds between two looks at the counts
+REFRESH = 0.25                   # seconds between two looks at the counts,
+POLL = 0.01                      # and at how far each process is, before all are ready
 SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "p99.99": 0.9999}
 SCHEMES = {"ws": 80, "http": 80}
 NOT_YET = {"wss": "ws", "https": "http"}
@@ -333,12 +335,17 @@ class Processes:
         # In a group of its own: Ctrl-C is for us, who then ask it to end.
         process = subprocess.Popen(
             [sys.executable, "-m", "c1m.loadwork", str(self.memory), str(os.getpid())],
-            stdin=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=[self.memory], process_group=0,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=[self.memory],
+            process_group=0,
         )
         self.started.append(process)
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError), process.stdin:
             pickle.dump(given, process.stdin)
+
+    def wait(self, seconds: float) -> None:
+        """Until one of those that run ends, so long at the most. It takes next to nothing of the CPU they may share."""
+        select.select([each.stdout for each in self.started if each.stdout and each.poll() is None], [], [], seconds)
 
     def running(self) -> bool:
         """Whether any is. Raises RuntimeError for one that has failed."""
@@ -353,8 +360,9 @@ class Processes:
             process.kill()
         for process in self.started:
             process.wait()
-            if process.stderr is not None:
-                process.stderr.close()
+            for pipe in (process.stdout, process.stderr):
+                assert pipe is not None
+                pipe.close()
         del self.tallies         # which holds the buffer
         self.shared.close()
         os.close(self.memory)
@@ -401,7 +409,7 @@ class Run:
                     processes.tallies.go()
                 if watch is not None and time.monotonic() - last[0] >= REFRESH and set(phases) != {"done"}:
                     last = self.look(processes.tallies, phases, last, watch)
-                time.sleep(0.01 if not gone or self.ended else 0.02)
+                processes.wait(REFRESH if gone and not self.ended else POLL)
             return self.result(processes.tallies)
 
     def look(
