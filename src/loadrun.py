@@ -349,11 +349,12 @@ class Processes:
 
     def running(self) -> bool:
         """Whether any is. Raises RuntimeError for one that has failed."""
-        for process in self.started:
-            if process.poll():
+        statuses = [process.poll() for process in self.started]
+        for process, status in zip(self.started, statuses, strict=True):
+            if status:
                 assert process.stderr is not None
                 raise RuntimeError(f"a process of the load has failed:\n{process.stderr.read().decode()}")
-        return any(process.poll() is None for process in self.started)
+        return None in statuses
 
     def __exit__(self, *exc: object) -> None:
         for process in self.started:

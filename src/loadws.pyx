@@ -322,6 +322,7 @@ cdef void loadws_closed(void *owner, Conn *c) noexcept nogil:
 cdef void loadws_publish(Load *load, int64_t due) noexcept nogil:
     """The publisher sends a message that says when it was due."""
     cdef Client *cl = &load.clients[load.count]
+    cdef const char *digits = b"0123456789abcdef"
     cdef Block *block
     cdef size_t head
     cdef uint8_t *at
@@ -334,7 +335,7 @@ cdef void loadws_publish(Load *load, int64_t due) noexcept nogil:
     head = ws_header_masked(block.data, load.opcode, load.message_size, load.mask)
     at = put_text(block.data + head, b"c1m:")
     for i in range(16):
-        at[i] = b"0123456789abcdef"[<uint64_t>due >> (60 - 4 * i) & 15]
+        at[i] = digits[<uint64_t>due >> (60 - 4 * i) & 15]
     at += 16
     while at < block.data + head + load.message_size:
         at[0] = c'.'

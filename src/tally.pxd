@@ -28,9 +28,9 @@ cdef enum Fault:                 # what becomes of a connection or a message, be
     BROKEN                       # the protocol: Tally.reason
     BAD_STATUS                   # a response of 400 and up: Tally.statuses
     UNANSWERED                   # due by the schedule, and not answered when the load ended
-    FAULTS_N
 
 cdef enum:
+    FAULTS_N = <int>UNANSWERED + 1       # Cython 3.1 takes no named enumeration for an array's length
     STATUSES = 1000              # of HTTP
     CLOSE_CODES = 5000
     REASON = 128                 # bytes of text with its zero
