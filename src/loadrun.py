@@ -353,7 +353,8 @@ class Processes:
         for process, status in zip(self.started, statuses, strict=True):
             if status:
                 assert process.stderr is not None
-                raise RuntimeError(f"a process of the load has failed:\n{process.stderr.read().decode()}")
+                said = process.stderr.read().decode(errors="replace").splitlines() or [f"it ended with status {status}"]
+                raise RuntimeError(f"a process of the load has failed: {said[-1]}")
         return None in statuses
 
     def __exit__(self, *exc: object) -> None:
