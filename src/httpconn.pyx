@@ -39,7 +39,8 @@ cdef void http_server_init(HttpServer *h, Reactor *r, Static *files, WsServer *w
     h.files, h.ws = files, ws
     protocol_add(r, Protocol(
         owner=h, opened=httpconn_opened, readable=httpconn_readable, drained=httpconn_drained,
-        expired=httpconn_expired, shutdown=httpconn_shutdown, closed=httpconn_closed, reads_while_writing=False,
+        expired=httpconn_expired, shutdown=httpconn_shutdown, closed=httpconn_closed, failed=NULL,
+        reads_while_writing=False,
     ))
 
 

@@ -13,6 +13,7 @@ cdef extern from *:
     #include <malloc.h>
     #include <netinet/in.h>
     #include <netinet/tcp.h>
+    #include <poll.h>
     #include <pthread.h>
     #include <signal.h>
     #include <string.h>
@@ -20,6 +21,7 @@ cdef extern from *:
     #include <sys/eventfd.h>
     #include <sys/ioctl.h>
     #include <sys/mman.h>
+    #include <sys/prctl.h>
     #include <sys/random.h>
     #include <sys/resource.h>
     #include <sys/sendfile.h>
@@ -98,7 +100,13 @@ cdef extern from *:
     """
     int errno
     int EAGAIN, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOSYS, EPERM, EXDEV, ENOENT, ECONNABORTED
+    int ECONNREFUSED, EADDRNOTAVAIL, EINPROGRESS
     int EIO, ESTALE, ETIMEDOUT, EREMOTEIO, ENOTCONN, EUCLEAN
+
+    # clock_gettime(2)
+    struct timespec:
+        long tv_sec
+        long tv_nsec
 
     # epoll(7)
     ctypedef union epoll_data_t:
@@ -111,6 +119,17 @@ cdef extern from *:
     int epoll_create1(int flags) noexcept nogil
     int epoll_ctl(int epoll, int op, int fd, epoll_event *event) noexcept nogil
     int epoll_wait(int epoll, epoll_event *events, int most, int timeout_ms) noexcept nogil
+
+    # poll(2)
+    struct pollfd:
+        int fd
+        short events
+    short POLLIN
+    int ppoll(pollfd *fds, unsigned long n, const timespec *wait, const void *mask) noexcept nogil
+
+    # prctl(2)
+    int PR_SET_PDEATHSIG, PR_SET_TIMERSLACK, SIGKILL
+    int prctl(int option, ...) noexcept nogil
 
     # eventfd(2)
     int EFD_NONBLOCK, EFD_CLOEXEC
@@ -126,6 +145,12 @@ cdef extern from *:
     int SOCK_NONBLOCK, SOCK_CLOEXEC, MSG_NOSIGNAL, MSG_MORE, SHUT_WR
     struct sockaddr:
         unsigned short sa_family
+    int socket(int family, int kind, int protocol) noexcept nogil
+    int c_bind "bind"(int fd, const sockaddr *address, unsigned int n) noexcept nogil
+    int c_connect "connect"(int fd, const sockaddr *address, unsigned int n) noexcept nogil
+    int SOCK_STREAM, SOL_SOCKET, SO_ERROR, IPPROTO_IP, IPPROTO_TCP, TCP_NODELAY, IP_BIND_ADDRESS_NO_PORT
+    int getsockopt(int fd, int level, int option, void *value, unsigned int *n) noexcept nogil
+    int setsockopt(int fd, int level, int option, const void *value, unsigned int n) noexcept nogil
     int accept4(int fd, sockaddr *address, unsigned int *length, int flags) noexcept nogil
     ssize_t recv(int fd, void *bytes, size_t n, int flags) noexcept nogil
     ssize_t send(int fd, const void *bytes, size_t n, int flags) noexcept nogil
@@ -151,13 +176,8 @@ cdef extern from *:
         in6_addr sin6_addr
     struct sockaddr_storage:
         unsigned short ss_family
-    int AF_INET, AF_INET6
+    int AF_INET, AF_INET6, AF_UNIX
     const char *inet_ntop(int family, const void *address, char *to, unsigned int n) noexcept nogil
-
-    # clock_gettime(2)
-    struct timespec:
-        long tv_sec
-        long tv_nsec
 
     # pthread_self(3), pthread_mutex_lock(3), pthread_cond_timedwait(3)
     unsigned long pthread_self() noexcept nogil
@@ -249,4 +269,5 @@ cdef extern from *:
     struct tm:
         int tm_sec, tm_min, tm_hour, tm_mday, tm_mon, tm_year, tm_wday
     int CLOCK_MONOTONIC, CLOCK_REALTIME_COARSE, CLOCK_MONOTONIC_COARSE, CLOCK_THREAD_CPUTIME_ID
+    int CLOCK_PROCESS_CPUTIME_ID
     int clock_gettime(int clock, timespec *out) noexcept nogil

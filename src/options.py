@@ -54,7 +54,7 @@ MAX_CACHE_BYTES = 1 << 40
 MAX_MEDIA_TYPES = 1024           # beside those that are known; each takes two of the 4096 in c1m.naming at most
 MAX_DURATIONS = 56               # of silence before a ping, and from there to the end, of all routes: c1m.reactor has
                                  # room for 63, of which the server's own timeouts take five
-GROUPS = ("Listening", "Files", "WebSocket", "Limits and timeouts", "Log")
+GROUPS = ("Load", "Listening", "Files", "HTTP", "WebSocket", "Limits and timeouts", "Log", "Report", "Command")
 """The groups of options in the help, in this order."""
 EXPOSED = ("Accept-Ranges", "Content-Encoding", "Content-Range", "Date", "ETag")
 """Of the fields that c1m itself sends, those that scripts of other origins may not read unless they are named."""

@@ -3,7 +3,7 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from c1m.buf cimport Block
-from c1m.linux cimport epoll_event
+from c1m.linux cimport CLOCK_MONOTONIC, clock_gettime, epoll_event, sockaddr, timespec
 
 cdef enum:                       # Conn.protocol: what an entry of the table is
     FREE
@@ -30,6 +30,7 @@ cdef enum ConnFlag:              # Conn.flags; the upper byte is the protocol's 
     WRITE_BLOCKED = 0x2000       # the kernel would not take all of its output: its deadline is the write timeout's
     NO_BACKPRESSURE = 0x4000     # read however much output waits: the application bounds that itself
     BATCHED = 0x8000             # its events come after the others' of an iteration: see Callbacks.release
+    CONNECTING = 0x10000         # ours to another server, not there yet
     OWN_FLAG = 0x1000000         # the protocol's first; seven more follow
 
 cdef struct Segment:             # some bytes of a block, waiting to be sent
@@ -76,6 +77,7 @@ cdef struct FdQueue:             # a ring of fds, each in it once at most
 
 ctypedef size_t (*readable_t)(void *owner, Conn *c, uint8_t *bytes, size_t n) noexcept nogil
 ctypedef void (*event_t)(void *owner, Conn *c) noexcept nogil
+ctypedef void (*failed_t)(void *owner, Conn *c, int fault) noexcept nogil
 ctypedef void (*note_t)(void *app, int what, int64_t number) noexcept nogil
 ctypedef bint (*woken_t)(void *app) noexcept nogil
 ctypedef void (*call_t)(void *app) noexcept nogil
@@ -88,13 +90,14 @@ cdef enum Note:                  # what the reactor has to say for the log, with
 
 cdef struct Protocol:            # what a connection's events do; `owner` is the first argument of each
     void *owner
-    event_t opened               # it was accepted: set its first deadline
+    event_t opened               # it was accepted, or is connected: set its first deadline
     readable_t readable          # bytes came, or output was sent (then n may be 0): returns how many were used up.
     # Of RECV_BUFFER bytes it must use some, or pause or finish the connection
     event_t drained              # blocked output was sent, or some of it where that is NOTIFY_DRAIN; readable follows
     event_t expired              # its deadline passed: close it, or set another
     event_t shutdown             # the server is about to stop: say goodbye, conn_finish what is idle
     event_t closed               # free the session
+    failed_t failed              # it could not be connected, for an errno, and will be closed; NULL where none connects
     bint reads_while_writing     # what readable leaves of its input is not whole yet, whatever output waits
 
 cdef struct Callbacks:           # what the reactor calls of the application as a whole
@@ -199,6 +202,10 @@ cdef void reactor_forget(Reactor *r) noexcept nogil
 cdef uint8_t protocol_add(Reactor *r, Protocol protocol) noexcept nogil
 cdef uint8_t timeout_class(Reactor *r, int64_t ms) noexcept nogil
 cdef void clock_read(Reactor *r) noexcept nogil
+cdef Conn *conn_connect(
+    Reactor *r, uint8_t protocol, const sockaddr *to, unsigned int to_n, const sockaddr *source, unsigned int source_n,
+    int *fault,
+) noexcept nogil
 cdef void conn_deadline(Reactor *r, Conn *c, uint8_t timeout) noexcept nogil
 cdef uint8_t *conn_reserve(Reactor *r, Conn *c, size_t n) noexcept nogil
 cdef void conn_send(Reactor *r, Conn *c, Block *block, int64_t at, size_t n) noexcept nogil
@@ -217,6 +224,11 @@ cdef void reactor_close_all(Reactor *r) noexcept nogil
 cdef void reactor_trim(Reactor *r) noexcept nogil
 cdef bint reactor_is_here(const Reactor *r) noexcept nogil
 
+
+cdef inline int64_t nanoseconds() noexcept nogil:
+    cdef timespec t
+    clock_gettime(CLOCK_MONOTONIC, &t)
+    return <int64_t>t.tv_sec * 1000000000 + t.tv_nsec
 
 cdef inline int fd_of(const Reactor *r, const Conn *c) noexcept nogil:
     return <int>(c - r.table)

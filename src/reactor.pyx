@@ -37,14 +37,15 @@ from libc.string cimport memcpy, memset
 
 from c1m.buf cimport block_copy, block_ref, block_unref, static_assert
 from c1m.linux cimport (
-    AF_INET, AF_INET6, CLOCK_MONOTONIC, CLOCK_MONOTONIC_COARSE, CLOCK_REALTIME_COARSE, CLOCK_THREAD_CPUTIME_ID,
-    ECONNABORTED, EFD_CLOEXEC, EFD_NONBLOCK, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPOLL_CLOEXEC, EPOLL_CTL_ADD,
-    EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, MADV_DONTNEED,
-    MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, RLIMIT_NOFILE, SHUT_RDWR,
-    SOCK_CLOEXEC, SOCK_NONBLOCK, accept4, c_read, c_write, clock_gettime, close, epoll_create1, epoll_ctl,
-    epoll_event, epoll_wait, errno, eventfd, forks_seen, free_bytes, getrlimit, give_back, ignore_sigpipe,
-    inet_ntop, iovec, keep_freed, madvise, mmap, munmap, pthread_self, rlimit_t, setrlimit, shutdown, sockaddr,
-    sockaddr_in, sockaddr_in6, sockaddr_storage, timespec, watch_forks,
+    AF_INET, AF_INET6, AF_UNIX, CLOCK_MONOTONIC_COARSE, CLOCK_REALTIME_COARSE, CLOCK_THREAD_CPUTIME_ID,
+    ECONNABORTED, EFD_CLOEXEC, EFD_NONBLOCK, EINPROGRESS, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPOLL_CLOEXEC,
+    EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP,
+    IP_BIND_ADDRESS_NO_PORT, IPPROTO_IP, IPPROTO_TCP, MADV_DONTNEED, MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE,
+    MAP_PRIVATE, PROT_READ, PROT_WRITE, RLIMIT_NOFILE, SHUT_RDWR, SO_ERROR, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM,
+    SOL_SOCKET, TCP_NODELAY, accept4, c_bind, c_connect, c_read, c_write, clock_gettime, close, epoll_create1,
+    epoll_ctl, epoll_event, epoll_wait, errno, eventfd, forks_seen, free_bytes, getrlimit, getsockopt, give_back,
+    ignore_sigpipe, inet_ntop, iovec, keep_freed, madvise, mmap, munmap, pthread_self, rlimit_t, setrlimit, setsockopt,
+    shutdown, sockaddr, sockaddr_in, sockaddr_in6, sockaddr_storage, socket, timespec, watch_forks,
 )
 from c1m.transport cimport (
     NET_LOST, NET_UNREADABLE, net_end, net_recv, net_send, net_sendfile, net_sendv, net_taken, net_unacknowledged,
@@ -210,6 +211,55 @@ cdef void reclaim(Reactor *r) noexcept nogil:
     r.closing_n = 0
 
 
+# ---- connecting ----
+
+cdef Conn *conn_connect(
+    Reactor *r, uint8_t protocol, const sockaddr *to, unsigned int to_n, const sockaddr *source, unsigned int source_n,
+    int *fault,
+) noexcept nogil:
+    """Begins to connect to an address, from a source address without a port if that is not NULL. `opened` or `failed`
+    will tell, and a deadline set by the caller bounds how long that takes. NULL and an errno: it can't even begin;
+    EAGAIN: a Unix-domain listener's backlog is full."""
+    cdef int fd = socket(to.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
+    cdef int on = 1
+    fault[0] = EMFILE if fd >= 0 else errno
+    if fd < 0:
+        return NULL
+    if to.sa_family != AF_UNIX:
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on))
+    if source != NULL:           # the port is chosen when the other end is known: each pair has all ports to itself
+        setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof(on))
+    if fd < r.size:
+        if (
+            (source == NULL or c_bind(fd, source, source_n) == 0)
+            and (c_connect(fd, to, to_n) == 0 or errno == EINPROGRESS)
+            and entry_watch(r, fd, protocol, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)
+        ):
+            r.table[fd].flags |= CONNECTING | WATCHING_OUT
+            r.connections += 1
+            return &r.table[fd]
+        fault[0] = errno
+    close(fd)
+    return NULL
+
+
+cdef void conn_connected(Reactor *r, Conn *c) noexcept nogil:
+    """The kernel has an answer: it is connected, or it can't be (connect(2), EINPROGRESS)."""
+    cdef int fault = 0
+    cdef unsigned int n = sizeof(fault)
+    getsockopt(fd_of(r, c), SOL_SOCKET, SO_ERROR, &fault, &n)
+    if fault:
+        protocol_of(r, c).failed(protocol_of(r, c).owner, c, fault)
+        conn_close(r, c)
+        return
+    c.flags &= ~CONNECTING
+    r.current = c
+    r.current_sent = 0
+    protocol_of(r, c).opened(protocol_of(r, c).owner, c)
+    conn_settle(r, c)
+    r.current = NULL
+
+
 # ---- listeners ----
 
 cdef inline int conn_accept(Reactor *r, int listener) noexcept nogil:
@@ -285,12 +335,6 @@ cdef void listeners_close(Reactor *r) noexcept nogil:
             r.table[fd].protocol = FREE
             r.table[fd].generation += 1
             fd_close(r, fd)
-
-
-cdef inline int64_t nanoseconds() noexcept nogil:
-    cdef timespec t
-    clock_gettime(CLOCK_MONOTONIC, &t)
-    return <int64_t>t.tv_sec * 1000000000 + t.tv_nsec
 
 
 cdef inline int64_t cpu_nanoseconds() noexcept nogil:
@@ -1040,8 +1084,11 @@ cdef inline void conn_ready(Reactor *r, Conn *c, uint32_t events) noexcept nogil
         return
     if events & (EPOLLRDHUP | EPOLLERR | EPOLLHUP):
         c.flags |= HANGING_UP
-    if events & EPOLLOUT and c.output != NULL and conn_writable(r, c):
-        return
+    if events & EPOLLOUT:
+        if c.flags & CONNECTING:
+            conn_connected(r, c)
+        elif c.output != NULL and conn_writable(r, c):
+            return
     if (not events & (EPOLLIN | EPOLLRDHUP | EPOLLERR | EPOLLHUP) or
             c.flags & (CLOSED | READ_PAUSED | APP_PAUSED)):
         return

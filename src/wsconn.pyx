@@ -49,7 +49,7 @@ cdef void ws_server_init(WsServer *w, Reactor *r, void *owner, uint8_t close_tim
     w.r, w.owner, w.close_timeout = r, owner, close_timeout
     w.protocol = protocol_add(r, Protocol(
         owner=w, opened=NULL, readable=wsconn_readable, drained=wsconn_drained, expired=wsconn_expired,
-        shutdown=wsconn_shutdown, closed=wsconn_closed, reads_while_writing=True,
+        shutdown=wsconn_shutdown, closed=wsconn_closed, failed=NULL, reads_while_writing=True,
     ))
 
 
