@@ -90,3 +90,8 @@ cdef void files_path(const Files *f, const File *file, char *to) noexcept nogil
 cdef void files_keep(Files *f, File *file, Block *head) noexcept nogil
 cdef void files_forget(Files *f, int64_t now_ms) noexcept nogil
 cdef int files_directory(Files *f, int root, Slice path) noexcept nogil
+
+
+cdef inline Coding stored_in(const File *file) noexcept nogil:
+    """What its contents are encoded in: a sidecar's coding, or that of its root's rules; no file has both."""
+    return <Coding>(file.coding | file.encoding)

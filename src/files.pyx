@@ -525,7 +525,7 @@ cdef int etag_make(File *file, const stat_t *stat) noexcept nogil:
     file.etag = Slice(&file.etag_text[0], snprintf(
         <char *>file.etag_text, MAX_ETAG, '"%016llx%016llx-%llx%s"', <unsigned long long>load_be64(digest),
         <unsigned long long>load_be64(digest + 8), <unsigned long long>file.size,
-        coding_ending(<Coding>(file.coding | file.encoding))))
+        coding_ending(stored_in(file))))
     return 0
 
 

@@ -158,7 +158,7 @@ cdef HttpEnd http_response_end(const HttpParser *p, size_t n) noexcept nogil
 cdef size_t http_resolve(Slice path, uint8_t *to) noexcept nogil
 cdef bint http_has_escaped_slash(Slice path) noexcept nogil
 cdef uint8_t *http_escape(uint8_t *to, Slice path) noexcept nogil
-cdef Slice http_other(const HttpRequest *r, const char *lower) noexcept nogil
+cdef Slice head_other(const HttpHead *h, const char *lower) noexcept nogil
 
 
 # ---- fields of a head; those of a request by themselves ----

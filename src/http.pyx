@@ -897,12 +897,12 @@ cdef bint http_has_escaped_slash(Slice path) noexcept nogil:
     return False
 
 
-cdef Slice http_other(const HttpRequest *r, const char *lower) noexcept nogil:
+cdef Slice head_other(const HttpHead *h, const char *lower) noexcept nogil:
     """The value of the first field of that lower-case name, which has no FieldId; empty if there is none."""
     cdef int i
-    for i in range(r.head.count):
-        if r.head.fields[i].id == OTHER_FIELD and http_is_word(r.head.fields[i].name, lower):
-            return r.head.fields[i].value
+    for i in range(h.count):
+        if h.fields[i].id == OTHER_FIELD and http_is_word(h.fields[i].name, lower):
+            return h.fields[i].value
     return Slice(NULL, 0)
 
 

@@ -21,7 +21,6 @@ MAX_CACHE_CONTROL = 1024         # bytes
 MAX_FIELD_BYTES = 8192           # of all header fields of a root
 MAX_TOKEN = 255                  # characters
 MAX_MEDIA_TYPE = 128             # characters
-CODINGS = ("gzip", "br", "zstd")
 MAX_CHARSET = 40                 # characters: RFC 2978 section 2.3
 
 TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -452,9 +451,13 @@ class Encodings(PatternRules):
 
     takes, metavar = "Mapping[str, str]", "PATTERN=CODING"
 
+    def __init__(self, most: int, codings: Sequence[str]) -> None:
+        super().__init__(most)
+        self.codings = codings
+
     def said(self, name: str, pattern: str, value: Any) -> str:
-        if value not in CODINGS:
-            raise ValueError(f"{name}: {value!r}, for {pattern!r}, is none of {', '.join(map(repr, CODINGS))}")
+        if value not in self.codings:
+            raise ValueError(f"{name}: {value!r}, for {pattern!r}, is none of {', '.join(map(repr, self.codings))}")
         return value  # type: ignore[no-any-return]
 
 
@@ -473,11 +476,7 @@ class HeaderFields(Mapped):
         return fields
 
     def pair(self, name: str, key: Any, value: Any) -> tuple[str, str | None]:
-        if not isinstance(key, str):
-            raise TypeError(f"{name}: {key!r} is not a str")
-        if not TOKEN.fullmatch(key):
-            mend = ": write NAME=VALUE, without a colon" if ":" in key else ""
-            raise ValueError(f"{name}: {key!r} is not a field name{mend}")
+        check_field_name(name, key)
         if key.lower() in RESERVED_FIELDS or key.lower().startswith("sec-websocket-"):
             raise ValueError(f"{name}: {key} is the server's to say")
         if value is not None:
@@ -660,6 +659,14 @@ def not_a_prefix(prefix: str) -> str | None:
     if re.search(r"(?!^/\.well-known(/|$))/\.", prefix):
         return "has a name in it that begins with a dot: only /.well-known is served"
     return None
+
+
+def check_field_name(name: str, key: Any) -> None:
+    if not isinstance(key, str):
+        raise TypeError(f"{name}: {key!r} is not a str")
+    if not TOKEN.fullmatch(key):
+        mend = ": write NAME=VALUE, without a colon" if ":" in key else ""
+        raise ValueError(f"{name}: {key!r} is not a field name{mend}")
 
 
 def check_field_value(name: str, what: str, value: Any) -> None:

@@ -7,7 +7,7 @@ from c1m.deflate cimport Inflater
 from c1m.http cimport HttpResponse
 from c1m.linux cimport sockaddr_storage
 from c1m.reactor cimport Conn, Reactor
-from c1m.tally cimport Control, Fault, Tally
+from c1m.tally cimport DRAINING, RUNNING, Control, Fault, Tally
 
 cdef enum:
     HANDSHAKES = 256             # connections being opened at a time: fewer than any server's backlog
@@ -134,3 +134,7 @@ cdef inline Conn *conn_at(const Load *load, const Client *cl) noexcept nogil:
 
 cdef inline Client *client_of(const Conn *c) noexcept nogil:
     return <Client *>c.session
+
+cdef inline bint counting(const Load *load) noexcept nogil:
+    """Whether what comes is part of the load."""
+    return load.tally.phase == RUNNING or load.tally.phase == DRAINING

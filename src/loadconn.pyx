@@ -29,7 +29,7 @@ from c1m.reactor cimport (
     conn_reserve, conn_send, conn_try_flush, fd_of, nanoseconds,
 )
 from c1m.tally cimport (
-    BROKEN, DRAINING, NO_DESCRIPTOR, NO_FAULT, NO_PORT, OPENING, REASON, REFUSED, RUNNING, TIMED_OUT, UNANSWERED,
+    BROKEN, NO_DESCRIPTOR, NO_FAULT, NO_PORT, OPENING, REASON, REFUSED, RUNNING, TIMED_OUT, UNANSWERED,
     UNREACHABLE,
 )
 
@@ -219,7 +219,7 @@ cdef void nothing(void *owner, Conn *c) noexcept nogil:
 cdef void client_go(Load *load, Client *cl, int64_t now) noexcept nogil:
     """Sends what may be sent now: by a closed loop as much as is not in flight, by an open one what is owed."""
     cdef uint32_t n
-    if cl.publisher or load.subscribe or load.idle or (load.tally.phase != RUNNING and load.tally.phase != DRAINING):
+    if cl.publisher or load.subscribe or load.idle or not counting(load):
         return
     if load.scheduled:
         n = min(cl.owed, load.depth - cl.flight)
@@ -304,7 +304,7 @@ cdef void client_answered(Load *load, Conn *c, Client *cl, uint32_t n, int64_t n
     cl.flight -= n
     load.flying -= n
     cl.strikes = 0
-    if load.tally.phase == RUNNING or load.tally.phase == DRAINING or load.idle:
+    if counting(load) or load.idle:
         load.tally.answered += n
         if load.scheduled:
             due_record(load, cl, n, now)

@@ -15,12 +15,12 @@ from c1m.http cimport (
 )
 from c1m.loadconn cimport (
     MEMO, Client, Load, Memo, client_answered, client_broken, client_closed, client_expired, client_failed, client_of,
-    client_opened, nothing,
+    client_opened, counting, nothing,
 )
 from c1m.reactor cimport (
     CLIENT_DONE, Conn, Protocol, conn_deadline, conn_ending, nanoseconds, protocol_add,
 )
-from c1m.tally cimport BAD_STATUS, CUT, DRAINING, NO_FAULT, RESET, RUNNING, Fault
+from c1m.tally cimport BAD_STATUS, CUT, NO_FAULT, RESET, Fault
 
 
 cdef void loadhttp_add(Load *load) noexcept nogil:
@@ -61,7 +61,7 @@ cdef size_t loadhttp_readable(void *owner, Conn *c, uint8_t *bytes, size_t n) no
         used += step
         if p.phase == AT_HEAD and load.response.kind != HTTP_INTERIM:
             whole += 1
-    if load.tally.phase == RUNNING or load.tally.phase == DRAINING:
+    if counting(load):
         load.tally.bytes_in += used
     if cl.closing:
         conn_deadline(load.r, c, load.timeout)
@@ -76,7 +76,7 @@ cdef inline bint remembered(const Memo *memo, const uint8_t *bytes, size_t n) no
 
 
 cdef inline void status_count(Load *load, uint32_t status) noexcept nogil:
-    if load.tally.phase == RUNNING or load.tally.phase == DRAINING:
+    if counting(load):
         load.tally.statuses[status] += 1
         if status >= 400:
             load.tally.faults[<int>BAD_STATUS] += 1

@@ -5,7 +5,18 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from c1m.kinds import TOKEN, Amount, Kind, Mapped, Path, Seconds, Several, Switch, Token, check_field_value
+from c1m.kinds import (
+    Amount,
+    Kind,
+    Mapped,
+    Path,
+    Seconds,
+    Several,
+    Switch,
+    Token,
+    check_field_name,
+    check_field_value,
+)
 from c1m.options import Flag, Options, option
 
 MAX_CONNECTIONS = 1 << 24
@@ -72,8 +83,7 @@ class RequestFields(Mapped):
     takes, metavar = "Mapping[str, str]", "NAME=VALUE"
 
     def pair(self, name: str, key: Any, value: Any) -> tuple[str, str]:
-        if not isinstance(key, str) or not TOKEN.fullmatch(key):
-            raise ValueError(f"{name}: {key!r} is not a field name")
+        check_field_name(name, key)
         if key.lower() in OWN_FIELDS:
             raise ValueError(f"{name}: {key} is said by the load itself")
         check_field_value(name, f"the value of {key}", value)
@@ -185,7 +195,7 @@ class LoadOptions(Options, group="Load"):
                     raise ValueError(f"{one}: not together with {other}")
         if self.new and max(self.depth or 1, self.pipeline) > 1:
             raise ValueError("new: a connection for each message has one in flight: leave out depth and pipeline")
-        if self.publish is not None and self.size != 20 and self.size < MIN_STAMPED:
+        if self.publish is not None and self.size < MIN_STAMPED:
             raise ValueError(f"size: a message that says when it was published has at least {MIN_STAMPED} bytes")
         if self.message is not None and len(self.message) > MAX_SIZE:
             raise ValueError(f"message: longer than {MAX_SIZE} bytes")

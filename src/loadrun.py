@@ -37,7 +37,6 @@ PER_SOURCE = 14_000
 SPARE_DESCRIPTORS = 64           # of a process, for what is no connection
 TAPE_BYTES = 1 << 20             # of different messages, and no more of them than
 TAPE_MESSAGES = 64
-STAMP_BYTES = 20                 # of a published message: when it was sent
 BUSY = 0.95                      # of a CPU, from which on a process was the limit
 REFRESH = 0.25                   # seconds between two looks at the counts,
 POLL = 0.01                      # and at how far each process is, before all are ready
@@ -304,7 +303,7 @@ def parts_of(places: Sequence[Place], options: LoadOptions, processes: int) -> I
             "messages": None if options.messages is None else part(options.messages, i, processes),
             "ramp": options.ramp or 0.0, "sources": sources_for(places, options), "key": key,
             "patience_ms": round(options.timeout * 1000), "write_timeout_ms": round(options.timeout * 1000),
-            "message_size": max(options.size, STAMP_BYTES), "fresh": options.new, "idle": options.idle,
+            "message_size": options.size, "fresh": options.new, "idle": options.idle,
             "subscribe": options.subscribe, "verify": options.verify, "compress": options.compression,
             "for_head": options.method == "HEAD",
         }

@@ -13,12 +13,12 @@ from libc.string cimport memcmp, memcpy
 from c1m.buf cimport Block, Slice, block_copy, block_new, block_unref, hex_value, load_be16, put_text
 from c1m.deflate cimport INFLATE_OK, MAX_WINDOW_BITS, inflater_new, inflater_run
 from c1m.http cimport (
-    FOR_UPGRADE, HTTP_FAIL, HTTP_INTERIM, HTTP_MORE, OTHER_FIELD, SEC_WEBSOCKET_EXTENSIONS, HttpParser, http_is_word,
+    FOR_UPGRADE, HTTP_FAIL, HTTP_INTERIM, HTTP_MORE, SEC_WEBSOCKET_EXTENSIONS, HttpParser, head_has, head_other,
     http_response_next,
 )
 from c1m.loadconn cimport (
     DIALING, OPEN, Client, Load, Tape, client_answered, client_broken, client_closed, client_expired, client_fail,
-    client_failed, client_of, client_opened, conn_at, nothing,
+    client_failed, client_of, client_opened, counting, conn_at, nothing,
 )
 from c1m.reactor cimport (
     CLIENT_DONE, Conn, Protocol, conn_commit, conn_deadline, conn_ending, conn_enqueue, conn_finish,
@@ -26,7 +26,7 @@ from c1m.reactor cimport (
 )
 from c1m.histogram cimport histogram_add
 from c1m.tally cimport (
-    CLOSED_BY_PEER, CUT, DRAINING, NO_FAULT, NOT_COMPRESSED, NOT_UPGRADED, READY, RESET, RUNNING, WRONG_ECHO,
+    CLOSED_BY_PEER, CUT, NO_FAULT, NOT_COMPRESSED, NOT_UPGRADED, READY, RESET, WRONG_ECHO,
 )
 from c1m.ws cimport (
     WS_BAD_TEXT, WS_CLIENT, WS_CLOSE, WS_CONTROL, WS_DEFLATE, WS_FAIL, WS_MAX_HEADER_MASKED, WS_MORE, WS_NORMAL,
@@ -84,9 +84,10 @@ cdef size_t shake(Load *load, Conn *c, Client *cl, const uint8_t *bytes, size_t 
 
 cdef void shaken(Load *load, Conn *c, Client *cl) noexcept nogil:
     """101 came."""
-    cdef bint compressed = load.response.head.seen >> <int>SEC_WEBSOCKET_EXTENSIONS & 1
+    cdef bint compressed = head_has(&load.response.head, SEC_WEBSOCKET_EXTENSIONS)
+    cdef Slice accept = head_other(&load.response.head, b"sec-websocket-accept")
     cdef Slice said = load.response.head.known[<int>SEC_WEBSOCKET_EXTENSIONS]
-    if not accepted(load):
+    if not ws_accept_ok(load.key, accept.at, accept.n):
         client_broken(load, c, b"Sec-WebSocket-Accept does not answer our key")
     elif compressed and not (load.compress and memmem(said.at, said.n, b"permessage-deflate", 18) != NULL):
         client_broken(load, c, b"Sec-WebSocket-Extensions has what was not offered")
@@ -98,16 +99,6 @@ cdef void shaken(Load *load, Conn *c, Client *cl) noexcept nogil:
             cl.inflater = inflater_new(MAX_WINDOW_BITS)
         ws_start(parser_of(c), WS_CLIENT | (WS_DEFLATE if compressed else 0))
         client_opened(load, c, cl)
-
-
-cdef bint accepted(Load *load) noexcept nogil:
-    """Whether the server has read our key."""
-    cdef int i
-    for i in range(load.response.head.count):
-        if (load.response.head.fields[i].id == OTHER_FIELD
-                and http_is_word(load.response.head.fields[i].name, b"sec-websocket-accept")):
-            return ws_accept_ok(load.key, load.response.head.fields[i].value.at, load.response.head.fields[i].value.n)
-    return False
 
 
 # ---- what comes ----
@@ -131,7 +122,7 @@ cdef size_t loadws_readable(void *owner, Conn *c, uint8_t *bytes, size_t n) noex
                 break
         used += step
         whole += some
-    if load.tally.phase == RUNNING or load.tally.phase == DRAINING:
+    if counting(load):
         load.tally.bytes_in += used
     if whole and not conn_ending(c):
         client_answered(load, c, cl, whole, now)

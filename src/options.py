@@ -45,7 +45,7 @@ from c1m.kinds import (
     check_total,
     fnmatch_pattern,
 )
-from c1m.site import COMPRESSION, LIMITS, WHEN_SLOW
+from c1m.site import CODINGS, COMPRESSION, LIMITS, WHEN_SLOW
 
 MAX_MESSAGE = (1 << 31) - 1      # bytes
 MAX_PING_INTERVAL = 45.0         # seconds, by default: nginx and load balancers drop what is silent for 60
@@ -358,7 +358,7 @@ class RootOptions(Options, group="Files"):
     )
     encodings: dict[str, str] = option(
         {},
-        Encodings(LIMITS["rules"]),
+        Encodings(LIMITS["rules"], CODINGS),
         """files that are stored compressed and asked for by that name, and how, by pattern as in ``cache``:
         ``{"*.wasm.br": "br", "*.pbf": "gzip"}``, ``"gzip"``, ``"br"`` or ``"zstd"``. They go to all clients as they
         are, with Content-Encoding, so that browsers unpack them; the media type of ``app.wasm.br`` is that of
@@ -432,8 +432,9 @@ class RootOptions(Options, group="Files"):
     follow_symlinks: bool = option(False, Switch(), "follow symbolic links out of the directory, too")
 
     def check_together(self) -> None:
-        for option, all_of_them in (("headers", [self.headers]), ("headers_for", self.headers_for.values())):
-            for name, value in (field for fields in all_of_them for field in fields.items()):
+        by_pattern = (("headers_for", each) for each in self.headers_for.values())
+        for option, fields in (("headers", self.headers), *by_pattern):
+            for name, value in fields.items():
                 if name.lower() == "cache-control" and option == "headers_for":
                     raise ValueError(f"headers_for: {name} by pattern is what cache says")
                 if name.lower() == "cache-control" and value is not None and (self.cache or self.listing):

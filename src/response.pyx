@@ -14,7 +14,7 @@ from libc.string cimport strlen
 
 from c1m.accesslog cimport Line, line_copy, log_line, log_write
 from c1m.buf cimport Slice, put, put_number, put_text
-from c1m.http cimport ASKS_KEEP_ALIVE, HEAD, http_other
+from c1m.http cimport ASKS_KEEP_ALIVE, HEAD, head_other
 from c1m.reactor cimport CLOSED, MAX_PEER_TEXT, Conn, conn_finish, conn_peer, conn_reserve, conn_unsent
 from c1m.semantics cimport DATE_SIZE, http_date
 
@@ -152,7 +152,7 @@ cdef void respond_options(Exchange *x) noexcept nogil:
     The fields that a script wants to send mean nothing here, so any are allowed, by their names: "*" would not be
     Authorization, nor any at all where credentials are sent.
     """
-    cdef Slice asked = http_other(x.request, b"access-control-request-headers")
+    cdef Slice asked = head_other(&x.request.head, b"access-control-request-headers")
     cdef uint8_t *to = put_text(head_begin(x, 204, asked.n), ALLOWED)
     if x.origin.n:
         to = put_text(to, b"Access-Control-Allow-Methods: GET, HEAD, OPTIONS\r\nAccess-Control-Max-Age: 86400\r\n")

@@ -4,6 +4,7 @@ from typing import Any
 
 from c1m.websocket import Application, Handler
 
+CODINGS: tuple[str, ...]
 COMPRESSION: tuple[str | None, ...]
 LIMITS: dict[str, int]
 WHEN_SLOW: tuple[str, ...]

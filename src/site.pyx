@@ -14,13 +14,14 @@ from c1m.buf cimport Slice
 from c1m.calls cimport (
     call_list, call_note, call_unagreed, call_unreadable, call_upgrade, calls_release, handler_events, silent_events,
 )
+from c1m.coding cimport CODINGS as CODINGS_N, IDENTITY, Coding
 from c1m.deflate cimport DeflateSettings
 from c1m.files cimport (
     MAX_INDEX_NAMES, MAX_ROOTS, Root, files_forget, files_free, files_index, files_init, files_root,
 )
 from c1m.httpconn cimport http_server_init
 from c1m.mailbox cimport mailbox_close, mailbox_free, mailbox_init, mailbox_run
-from c1m.naming cimport MAX_NAME, MAX_TYPED, MediaType, Rule, Rules, types_set
+from c1m.naming cimport MAX_NAME, MAX_TYPED, MediaType, Rule, Rules, coding_name, types_set
 from c1m.pubsub cimport hub_free, hub_init
 from c1m.reactor cimport (
     Callbacks, reactor_alarm, reactor_close_all, reactor_keep_peers, reactor_trim, timeout_class,
@@ -47,6 +48,8 @@ WHEN_SLOW = ("close", "drop-newest", "drop-oldest", "latest")
 """What route()'s when_slow means, by number: wsconn's WhenSlow."""
 COMPRESSION = (None, "shared", "dedicated")
 """And its compression."""
+CODINGS = tuple(coding_name(<Coding>i).decode() for i in range(<int>IDENTITY + 1, <int>CODINGS_N))
+"""The names of content codings that mount()'s encodings may have."""
 
 
 # ---- what the reactor calls ----

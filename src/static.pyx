@@ -13,11 +13,11 @@ from c1m.buf cimport Block, Slice, block_copy, put, put_number, put_text, same_l
 from c1m.coding cimport IDENTITY, Coding
 from c1m.files cimport (
     FILE_BUSY, FILE_DIRECTORY, FILE_FAILED, FILE_FOUND, File, FindResult, files_coding, files_find, files_keep,
-    files_path,
+    files_path, stored_in,
 )
 from c1m.http cimport (
     ACCEPT, ACCEPT_ENCODING, ASKS_KEEP_ALIVE, GET, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
-    IF_UNMODIFIED_SINCE, ORIGIN, RANGE, HttpRequest, has, http_escape, http_has_escaped_slash, http_is_word, http_other,
+    IF_UNMODIFIED_SINCE, ORIGIN, RANGE, HttpRequest, has, head_other, http_escape, http_has_escaped_slash, http_is_word,
     twice, value_of,
 )
 from c1m.naming cimport MAX_PATH, Rule, coding_name, last_name, rules_find, types_extension
@@ -239,7 +239,7 @@ cdef bint wants_page(const HttpRequest *r) noexcept nogil:
     cdef Slice dest
     if has(r, ACCEPT) and http_accepts(r, b"text/html") == 0:
         return False
-    dest = http_other(r, b"sec-fetch-dest")
+    dest = head_other(&r.head, b"sec-fetch-dest")
     return (dest.n == 0 or http_is_word(dest, b"document") or http_is_word(dest, b"iframe") or
             http_is_word(dest, b"frame") or http_is_word(dest, b"fencedframe"))
 
@@ -394,7 +394,6 @@ cdef uint8_t *put_file_fields(
     """What is said of a file in a 200, 206 and 304 alike, but for its type and length."""
     cdef char[MAX_PATH + 2] path
     cdef const Rule *rule = NULL
-    path[0] = 0
     if m.cache.n + m.fields_for.n:
         files_path(&s.files, file, path)
     to = put_encoding(to, file)
@@ -410,10 +409,10 @@ cdef uint8_t *put_file_fields(
 
 
 cdef inline uint8_t *put_encoding(uint8_t *to, const File *file) noexcept nogil:
-    if not file.coding | file.encoding:
+    cdef Coding coding = stored_in(file)
+    if coding == IDENTITY:
         return to
-    to = put_text(to, b"Content-Encoding: ")
-    return put_text(put_text(to, coding_name(<Coding>(file.coding | file.encoding))), b"\r\n")
+    return put_text(put_text(put_text(to, b"Content-Encoding: "), coding_name(coding)), b"\r\n")
 
 
 cdef void respond_unchanged(Static *s, Exchange *x, const Mount *m, const File *file) noexcept nogil:
