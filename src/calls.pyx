@@ -31,7 +31,7 @@ from c1m.semantics cimport http_accepts, http_precondition
 from c1m.static cimport path_below
 from c1m.websocket cimport Application, Handler, Request, Sent, WebSocket
 from c1m.ws cimport WS_TEXT
-from c1m.wsconn cimport WS_CLOSING, WsConn, wsconn_of
+from c1m.wsconn cimport WS_CLOSING, WsConn, message_t, wsconn_of
 from c1m.pubsub cimport hub_leave
 
 cdef extern from "Python.h":
@@ -163,21 +163,27 @@ cdef void call_abandoned(void *owner, void *object) noexcept nogil:
 cdef void call_message(void *owner, Conn *c, uint8_t opcode, const uint8_t *bytes, size_t n) noexcept nogil:
     """A whole message for the handler: str for text, which is known to be UTF-8, bytes for binary."""
     gil_take(<Calls *>owner)
-    with gil:
-        ws = <WebSocket>wsconn_of(c).object
-        if ws.handler.on_message is None:
-            return
-        try:
-            if opcode == WS_TEXT:
-                message = PyUnicode_DecodeUTF8(<const char *>bytes, n, NULL)
-            else:
-                message = PyBytes_FromStringAndSize(<const char *>bytes, n)
-            if ws.queued:
-                ws.handler.spawn(ws, ws.handler.on_message, (message,))
-            else:
-                returned(ws, ws.handler.on_message(ws, message))
-        except BaseException as error:
-            ws.fail(c, error)
+    # Messages come from the reactor's dispatch alone, never from within a `with nogil` of a handler's call: the GIL is
+    # held, and to ask for it once more, as `with gil` would, is a tenth of what a short message costs.
+    (<message_t><void *>message_held)(owner, c, opcode, bytes, n)
+
+
+cdef void message_held(void *owner, Conn *c, uint8_t opcode, const uint8_t *bytes, size_t n) noexcept:
+    """The same, with the GIL."""
+    ws = <WebSocket>wsconn_of(c).object
+    if ws.handler.on_message is None:
+        return
+    try:
+        if opcode == WS_TEXT:
+            message = PyUnicode_DecodeUTF8(<const char *>bytes, n, NULL)
+        else:
+            message = PyBytes_FromStringAndSize(<const char *>bytes, n)
+        if ws.queued:
+            ws.handler.spawn(ws, ws.handler.on_message, (message,))
+        else:
+            returned(ws, ws.handler.on_message(ws, message))
+    except BaseException as error:
+        ws.fail(c, error)
 
 
 cdef void call_queue_halved(void *owner, Conn *c) noexcept nogil:

@@ -1,7 +1,6 @@
 """HTTP responses: heads out, and what is noted of each. See response.pyx."""
 
 from libc.stdint cimport int64_t, uint8_t, uint64_t
-from libc.string cimport memset
 
 from c1m.accesslog cimport Log
 from c1m.buf cimport Slice
@@ -60,8 +59,11 @@ cdef inline const uint8_t *response_date(Responder *out) noexcept nogil:
 
 cdef inline void exchange_begin(Exchange *x, Responder *out, Conn *c, const HttpRequest *request) noexcept nogil:
     """A request came; it is counted."""
-    memset(x, 0, sizeof(Exchange))
+    # Field by field: gcc makes a `rep stosq` of a memset, which takes longer to begin than all of these.
     x.out, x.c, x.request = out, c, request
+    x.path = x.origin = x.cors_fields = Slice(NULL, 0)
+    x.by_origin, x.vary, x.keep, x.own_fields = False, NULL, False, 0
+    x.status, x.length, x.head_sent = 0, 0, 0
     out.requests += 1
 
 cdef inline uint8_t *put_length(Exchange *x, uint8_t *to, int64_t n) noexcept nogil:

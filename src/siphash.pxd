@@ -41,6 +41,7 @@ cdef inline uint64_t siphash13(const SipKey *key, const uint8_t *p, size_t n) no
     """The hash of n bytes. Any of its bits will do to choose a bucket."""
     cdef SipState s
     cdef uint64_t last = <uint64_t>n << 56, word
+    cdef bint whole = n >= 8
     cdef int i
     s.v0 = key.k0 ^ <uint64_t>0x736f6d6570736575
     s.v1 = key.k1 ^ <uint64_t>0x646f72616e646f6d
@@ -53,8 +54,11 @@ cdef inline uint64_t siphash13(const SipKey *key, const uint8_t *p, size_t n) no
         s.v0 ^= word
         p += 8
         n -= 8
-    for i in range(<int>n):
-        last |= <uint64_t>p[i] << 8 * i
+    if n and whole:
+        last |= load_le64(p + n - 8) >> 8 * (8 - n)      # with bytes of the word before, which are shifted out
+    else:
+        for i in range(<int>n):
+            last |= <uint64_t>p[i] << 8 * i
     s.v3 ^= last
     sip_round(&s)
     s.v0 ^= last

@@ -9,7 +9,7 @@ mount_find says which origin may read the response, whatever its status, so it c
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.string cimport memchr, memcmp, memcpy
 
-from c1m.buf cimport Block, Slice, block_copy, put, put_number, put_text, same_letters
+from c1m.buf cimport Block, Slice, block_copy, put, put_any, put_number, put_text, same_letters
 from c1m.coding cimport IDENTITY, Coding
 from c1m.files cimport (
     FILE_BUSY, FILE_DIRECTORY, FILE_FAILED, FILE_FOUND, File, FindResult, files_coding, files_find, files_keep,
@@ -307,7 +307,7 @@ cdef void respond_whole(Static *s, Exchange *x, const Mount *m, File *file) noex
         to = put(to, head.data + before, head.size - before)
     head_end(x, to)
     if copied:
-        memcpy(to, file.body.data, copied)
+        put_any(to, file.body.data, copied)
         conn_commit(x.out.r, copied)
     elif body:
         conn_send(x.out.r, x.c, file.body, 0, body)

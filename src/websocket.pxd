@@ -1,5 +1,6 @@
 """WebSockets as Python sees them. See websocket.pyx."""
 
+cimport cython
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from c1m.buf cimport Block
@@ -43,6 +44,7 @@ cdef class Sent:
     pass
 
 
+@cython.final
 cdef class WebSocket:
     cdef Application app
     cdef Handler handler

@@ -10,7 +10,9 @@ both. What C has of a WebSocket is borrowed from there.
 import logging
 from weakref import WeakSet
 
+cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
@@ -61,20 +63,30 @@ cdef Block *block_of(message, uint8_t *opcode) except NULL:
     """A block of message_new that holds a str or any bytes-like object. opcode: 0 for text or binary, as that is."""
     cdef Py_buffer view
     cdef Py_ssize_t n
-    cdef const char *text
+    cdef const char *bytes = bytes_of(message, &n, opcode)
     cdef Block *block
-    if isinstance(message, str):
-        text = PyUnicode_AsUTF8AndSize(message, &n)
-        opcode[0] = opcode[0] or <uint8_t>WS_TEXT
-        block = message_new(opcode[0], text, n)
+    if bytes != NULL:
+        block = message_new(opcode[0], bytes, n)
     else:
         buffer_get(message, &view)
-        opcode[0] = opcode[0] or <uint8_t>WS_BINARY
         block = message_new(opcode[0], view.buf, view.len)
         PyBuffer_Release(&view)
     if block == NULL:
         raise MemoryError
     return block
+
+
+cdef inline const char *bytes_of(message, Py_ssize_t *n, uint8_t *opcode) except? NULL:
+    """The bytes of a str, in UTF-8, or of bytes, as nearly all messages are; NULL: of anything else. Sets an opcode
+    that is 0."""
+    if isinstance(message, str):
+        opcode[0] = opcode[0] or <uint8_t>WS_TEXT
+        return PyUnicode_AsUTF8AndSize(message, n)
+    opcode[0] = opcode[0] or <uint8_t>WS_BINARY
+    if not isinstance(message, bytes):
+        return NULL
+    n[0] = len(<bytes>message)
+    return PyBytes_AS_STRING(message)
 
 
 cdef buffer_get(message, Py_buffer *view):
@@ -235,6 +247,7 @@ cdef class Sent:
 cdef Sent SENT = Sent()
 
 
+@cython.final
 cdef class WebSocket:
     """A client's WebSocket, as handlers get it. send, ping, close, publish and the rest may be called from any thread.
 
@@ -432,20 +445,20 @@ cdef class WebSocket:
 
     cdef bint send_now(self, message) except -1:
         """Writes a message among what else the current dispatch does. False: it is too long for that."""
+        cdef uint8_t opcode = 0
         cdef Py_buffer view
         cdef Py_ssize_t n
-        cdef const char *text
+        cdef const char *bytes = bytes_of(message, &n, &opcode)
         cdef bint fits
-        if isinstance(message, str):
-            text = PyUnicode_AsUTF8AndSize(message, &n)
+        if bytes != NULL:
             fits = n <= WRITE_BUFFER // 2
             if fits:
-                message_write(&self.app.ws, self.app.r.current, WS_TEXT, text, n)
+                message_write(&self.app.ws, self.app.r.current, opcode, bytes, n)
             return fits
         buffer_get(message, &view)
         fits = view.len <= WRITE_BUFFER // 2
         if fits:
-            message_write(&self.app.ws, self.app.r.current, WS_BINARY, view.buf, view.len)
+            message_write(&self.app.ws, self.app.r.current, opcode, view.buf, view.len)
         PyBuffer_Release(&view)
         return fits
 

@@ -50,10 +50,12 @@ cdef struct WsConn:              # Conn.session. Of an echo NULL but with a mess
     bint behind                  # something does lie there
     bint client_closed           # its Close came first: what came before is the handler's still
 
+ctypedef void (*message_t)(void *owner, Conn *c, uint8_t opcode, const uint8_t *bytes, size_t n) noexcept nogil
+
 cdef struct WsEvents:            # what a handler hears of a connection; `owner` is WsServer.owner
     void (*opened)(void *owner, Conn *c) noexcept nogil
     void (*abandoned)(void *owner, void *object) noexcept nogil  # it is not to open after all: frees the object
-    void (*message)(void *owner, Conn *c, uint8_t opcode, const uint8_t *bytes, size_t n) noexcept nogil
+    message_t message
     void (*queue_halved)(void *owner, Conn *c) noexcept nogil   # of a connection with NOTIFY_DRAIN
     void (*drained)(void *owner, Conn *c) noexcept nogil
     void (*closed)(void *owner, Conn *c) noexcept nogil         # it frees the object; the WsConn follows
