@@ -105,7 +105,7 @@ cdef void client_opened(Load *load, Conn *c, Client *cl) noexcept nogil:
     load.tally.opened += 1
     load.tally.connected += 1
     if load.tally.phase == OPENING:
-        if load.idle:
+        if load.idle and not cl.publisher:
             client_ask(load, c, cl, 1, nanoseconds())
     else:
         client_go(load, cl, nanoseconds())
@@ -308,7 +308,7 @@ cdef void client_answered(Load *load, Conn *c, Client *cl, uint32_t n, int64_t n
         load.tally.answered += n
         if load.scheduled:
             due_record(load, cl, n, now)
-        else:
+        elif not load.subscribe:
             sent_record(load, cl, n, now)
     cl.answered += n
     if cl.flight:

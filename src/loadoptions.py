@@ -165,7 +165,7 @@ class LoadOptions(Options, group="Load"):
         False,
         Switch(),
         """only receive, and measure the delivery of messages that say when they were published, as those of publish
-        do""",
+        do; with idle, after the echo""",
         group="WebSocket",
         flag=Flag("Only receive, and measure the delivery of messages that say when they were published."),
     )
@@ -186,7 +186,7 @@ class LoadOptions(Options, group="Load"):
         if self.publish is not None and not self.subscribe:
             raise ValueError("publish: nobody receives: give subscribe, too")
         for one, others in (
-            ("subscribe", ("idle", "new", "rate", "messages", "compression")),
+            ("subscribe", ("new", "rate", "messages", "compression")),
             ("idle", ("new", "rate", "messages")),
             ("message", ("publish",)),
         ):

@@ -20,6 +20,8 @@ from client import PATIENCE, Process, Program, until
 from wire import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close, frame, masked
 
 import c1m
+from c1m.loadoptions import LoadOptions
+from c1m.loadrun import Run
 
 COMMAND = [sys.executable, "-m", "c1m", "load"]
 
@@ -275,6 +277,31 @@ def test_a_fan_out(options):
     assert result.latency.least > 0
 
 
+FAN_AND_ECHO = """
+import c1m
+class Fan:
+    def on_open(self, ws): ws.subscribe("all")
+    def on_message(self, ws, message):
+        if message.startswith(b"c1m:"):
+            server.publish("all", message)
+        else:
+            ws.send(message)
+server = c1m.Server(ports=[0])
+server.websocket("/", Fan())
+with server:
+    print(server.ports[0], flush=True)
+    input()
+"""
+
+
+def test_idle_connections_that_subscribe_have_their_echo_and_then_what_is_published():
+    with Program(FAN_AND_ECHO) as fan:
+        result = loaded(f"ws://127.0.0.1:{fan.line()}/", connections=20, processes=2, idle=True, subscribe=True,
+                        publish=50, messages=None, duration=0.5)
+    assert (result.loop, result.answered, result.sent, result.still_open) == ("subscribe", 20, 20 + 25, 21)
+    assert result.delivered == result.latency.count == 20 * 25
+
+
 def test_an_echo_in_pieces_is_an_echo():
     def script(connection):
         upgraded(connection)
@@ -411,6 +438,21 @@ def test_a_response_to_no_request():
     with Scripted(script) as scripted:
         [error] = c1m.load(scripted.http, connections=1, messages=2).errors
         assert error == "broken protocol (a response to no request)"
+
+
+def test_a_place_that_is_none(tmp_path):
+    assert c1m.load(f"unix:{tmp_path / 'nothing'}", connections=3).errors == {
+        "unreachable (No such file or directory)": 3}
+
+
+def test_what_a_watcher_raises_ends_the_load(server):
+    def watch(progress):
+        raise ZeroDivisionError
+
+    defaults = {name: each.default for name, each in LoadOptions.options.items()}
+    run = Run([ws(server, "/ws")], LoadOptions(defaults | {"duration": 60.0}))
+    with pytest.raises(ZeroDivisionError):
+        run.run(watch)
 
 
 def test_a_handshake_refused(server):
