@@ -151,6 +151,7 @@ cdef void advance(Load *load, int64_t now) noexcept nogil:
     elif load.tally.phase == READY and load.control.go:
         begin(load, now)
     elif load.tally.phase == RUNNING and now >= load.until_ns:
+        schedule_run(load, now)     # what was due before the end is sent, however late we are
         load.tally.ended_ns = load.until_ns
         load.tally.phase = DRAINING if load.scheduled or load.subscribe else DONE
     elif load.tally.phase == RUNNING and exhausted(load):
