@@ -364,9 +364,7 @@ class Processes:
             for pipe in (process.stdout, process.stderr):
                 assert pipe is not None
                 pipe.close()
-        del self.tallies         # which holds the buffer
-        self.shared.close()
-        os.close(self.memory)
+        os.close(self.memory)    # what is shared goes with this object, and with whoever looks at the tallies still
 
 
 # ---- a load ----
@@ -469,7 +467,7 @@ def named_errors(faults: dict[str, Any]) -> dict[str, int]:
     if times := counts.pop("broken protocol", 0):
         named[f"broken protocol ({faults['reason']})"] = times
     if times := counts.pop("unreachable", 0):
-        named[f"unreachable ({os.strerror(faults['errno'])})"] = times
+        named[f"unreachable ({os.strerror(faults['fault'])})"] = times
     return {**counts, **named}
 
 

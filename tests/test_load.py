@@ -20,6 +20,8 @@ from client import PATIENCE, Process, Program, until
 from wire import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close, frame, masked
 
 import c1m
+from c1m.loadoptions import LoadOptions
+from c1m.loadrun import Run
 
 COMMAND = [sys.executable, "-m", "c1m", "load"]
 
@@ -320,6 +322,25 @@ def refused_port():
     with socket.socket() as taken_port:
         taken_port.bind(("127.0.0.1", 0))
         return taken_port.getsockname()[1]
+
+
+def test_what_connect_says_otherwise_is_told(tmp_path):
+    result = c1m.load(f"unix:{tmp_path}/nothing", connections=3)
+    assert result.errors == {"unreachable (No such file or directory)": 3}
+
+
+def test_what_a_watcher_raises_comes_through_and_ends_the_load(server):
+    class Enough(Exception):
+        pass
+
+    def watch(progress):
+        raise Enough
+
+    given = {name: declared.default for name, declared in LoadOptions.options.items()} | {"duration": 3600}
+    load, before = Run([http(server)], LoadOptions(given)), children_of(os.getpid())
+    with pytest.raises(Enough):
+        load.run(watch)
+    assert children_of(os.getpid()) == before
 
 
 def test_a_refused_port():
