@@ -95,7 +95,7 @@ def panel(load: str, bars: list[Bar], at: tuple[int, int], bounds: tuple[float, 
         if low <= value <= high:
             line = "floor" if value == 1 else "grid"
             yield f'<line class="{line}" x1="{place(value)}" x2="{place(value)}" y1="{y + 34}" y2="{bottom}"/>'
-            label = size(value) if memory else f"{value:g}"
+            label = size(value) if memory else "floor" if value == 1 else f"{value:g}"
             yield f'<text class="small" text-anchor="middle" x="{place(value)}" y="{y + 30}">{label}</text>'
     for i, (server, figure, _) in enumerate(bars):
         top = y + HEAD + STEP * i

@@ -119,16 +119,23 @@ def stay_on_load_cpu() -> None:
     os.sched_setaffinity(0, {LOAD_CPU})
 
 
-def raise_fd_limit(wanted: int) -> int:
-    """Lets this process and its children open so many files; returns how many it could get."""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    if hard != resource.RLIM_INFINITY and hard < wanted:
-        with contextlib.suppress(ValueError, OSError):       # only root may
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
-            return wanted
-        wanted = hard
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    return wanted
+def end_on_signals() -> None:
+    """SIGTERM, too, raises KeyboardInterrupt, and SIGINT where a shell has had it ignored: servers end with us."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+
+
+def raise_fd_limit(wanted: int) -> None:
+    """Lets this process and its children open so many files at least. Raises Failed where that can't be."""
+    soft, hard = (float("inf") if limit == resource.RLIM_INFINITY else limit
+                  for limit in resource.getrlimit(resource.RLIMIT_NOFILE))
+    if soft >= wanted:
+        return
+    try:                                         # above the hard limit only root may
+        new = resource.RLIM_INFINITY if hard == float("inf") else int(max(hard, wanted))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, new))
+    except (ValueError, OSError):
+        raise Failed(f"it would have to open {wanted} files, and may open {hard}: see ulimit -Hn") from None
 
 
 def compile_floor(place: Path) -> Path:

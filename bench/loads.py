@@ -55,19 +55,19 @@ def echo(title: str, **options: Any) -> Load:
 
 LOADS = {
     "small": page("page of 113 bytes, 50 connections"),
-    "304": page("the same, 304 Not Modified", headers={"If-Modified-Since": SINCE}),
-    "pipelined": page("the same, 16 pipelined", pipeline=16),
-    "many": page("the same, 5,000 connections", connections=5000),
-    "new": page("the same, a connection for each request", floor="once", new=True),
+    "304": page("page of 113 bytes, 304 Not Modified", headers={"If-Modified-Since": SINCE}),
+    "pipelined": page("page of 113 bytes, 16 requests pipelined", pipeline=16),
+    "many": page("page of 113 bytes, 5,000 connections", connections=5000),
+    "new": page("page of 113 bytes, a new connection for each", floor="once", new=True),
     "10k": page("page of 10 KiB", 10 * KIB),
     "64k": page("page of 64 KiB", 64 * KIB),
     "100k": page("page of 100 KiB", 100 * KIB),
     "1m": page("page of 1 MiB", MIB),
     "echo": echo("echo of 20 bytes, 50 connections"),
-    "echo-16": echo("the same, 16 in flight on each", depth=16),
-    "echo-many": echo("the same, 5,000 connections", connections=5000),
+    "echo-16": echo("echo of 20 bytes, 16 in flight on each", depth=16),
+    "echo-many": echo("echo of 20 bytes, 5,000 connections", connections=5000),
     "echo-16k": echo("echo of 16 KiB", size=16 * KIB),
-    "echo-text": echo("the same as text, whose UTF-8 is checked", size=16 * KIB, text=True),
+    "echo-text": echo("echo of 16 KiB of text, its UTF-8 checked", size=16 * KIB, text=True),
     "echo-1m": echo("echo of 1 MiB, 10 connections", size=MIB, connections=10),
     "connect": Load("connect, upgrade, echo, close", "connection", "/ws", {"new": True}),
     "publish": Load("publish to 10,000, for each of them", "delivery", "/publish",
@@ -96,6 +96,7 @@ def estimate_s(load: Load, seconds: float) -> float:
 def measure(load: Load, server: Server, seconds: float) -> Round:
     """A load on a server, once. What went wrong is an error in what it returns: then there is no figure."""
     try:
+        harness.raise_fd_limit(load.connections + SPARE_FDS)
         with server:
             return rate_of(load, server, seconds) if load.unit else memory_of(load, server)
     except (Failed, LoadError, RuntimeError) as error:
@@ -103,8 +104,6 @@ def measure(load: Load, server: Server, seconds: float) -> Round:
 
 
 def run_of(load: Load, server: Server, **options: Any) -> Run:
-    if harness.raise_fd_limit(load.connections + SPARE_FDS) < load.connections + SPARE_FDS:
-        raise Failed(f"it would have to open {load.connections + SPARE_FDS} files: see ulimit -Hn")
     scheme = "ws" if load.websocket else "http"
     given = {name: declared.default for name, declared in LoadOptions.options.items()} | load.options | options
     return Run([f"{scheme}://127.0.0.1:{server.port}{load.path}"], LoadOptions(given))

@@ -99,12 +99,14 @@ def merged(kept: Results | None, run: dict[str, Any], loads: dict[str, dict[str,
 def read(file: Path) -> Results | None:
     """None if there is no such file. Raises Failed if it is not one of ours."""
     try:
-        results: Results = json.loads(file.read_text())
-        return results if isinstance(results["runs"], dict) and isinstance(results["loads"], dict) else None
+        results = json.loads(file.read_text())
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError):
-        raise Failed(f"{file} is not what bench/run.py writes: move it away") from None
+    except ValueError:
+        results = None
+    if not isinstance(results, dict) or not all(isinstance(results.get(part), dict) for part in ("runs", "loads")):
+        raise Failed(f"{file} is not what bench/run.py writes: move it away")
+    return results
 
 
 def write(file: Path, results: Results) -> None:
@@ -142,7 +144,7 @@ def text_table(name: str, servers: dict[str, list[Round]]) -> str:
     """A load for a terminal."""
     unit = LOADS[name].unit
     cost = f"CPU us/{unit}" if unit else "bytes each"
-    heads = f"{cost:>18}{'least to most':>18}{'to floor':>10}{'least to most':>15}{'per second':>13}{'p99 us':>10}"
+    heads = f"{cost:>18}{'least to most':>20}{'to floor':>10}{'least to most':>15}{'per second':>13}{'p99 us':>10}"
     lines = [f"{name}: {LOADS[name].title}", f"  {'':18}{heads}"]
     for server, figure in figures_of(servers).items():
         if figure is None:
@@ -150,7 +152,7 @@ def text_table(name: str, servers: dict[str, list[Round]]) -> str:
             continue
         digits = 2 if unit else 0
         line = f"  {server:18}{figure.cost.median:18,.{digits}f}"
-        line += f"{f'{figure.cost.low:,.{digits}f} to {figure.cost.high:,.{digits}f}':>18}"
+        line += f"{f'{figure.cost.low:,.{digits}f} to {figure.cost.high:,.{digits}f}':>20}"
         if figure.ratio:
             line += f"{short(figure.ratio.median):>10}{f'{short(figure.ratio.low)} to {short(figure.ratio.high)}':>15}"
         elif unit:
@@ -189,7 +191,8 @@ def cost_of(figure: Figure) -> str:
 
 
 def rank(figure: Figure | None) -> float:
-    return figure.cost.median if figure else float("inf")
+    """The cheapest first."""
+    return (figure.ratio or figure.cost).median if figure else float("inf")
 
 
 def mark(load: str, server: str) -> str:

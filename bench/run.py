@@ -24,7 +24,7 @@ import loads
 import results
 from harness import Failed
 from loads import LOADS, Round
-from servers import CONTENDERS, Contender, Lab
+from servers import CONTENDERS, OURS, Contender, Lab
 
 Found = dict[str, tuple[Path, str]]              # servers that are there: their programs and versions
 Measured = dict[str, dict[str, list[Round]]]     # loads, their servers, the rounds of these
@@ -95,8 +95,8 @@ def progress(line: str) -> None:
 
 
 def estimate_s(args: argparse.Namespace, found: Found) -> float:
-    return sum(args.rounds * len(taking_part(name, found)) * loads.estimate_s(LOADS[name], args.seconds)
-               for name in args.loads)
+    each = (len(taking_part(name, found)) * loads.estimate_s(LOADS[name], args.seconds) for name in args.loads)
+    return float(args.rounds * sum(each))
 
 
 def keep(args: argparse.Namespace, run: dict[str, Any], measured: Measured) -> None:
@@ -212,12 +212,13 @@ def run(args: argparse.Namespace) -> int:
         "seconds": args.seconds, "arguments": sys.argv[1:],
         "versions": {name: version for name, (_, version) in found.items()},
     }, measured)
-    ours = [rounds for load in measured.values() for name, rounds in load.items() if name in results.OURS]
+    ours = [rounds for load in measured.values() for name, rounds in load.items() if name in OURS]
     return int(any(results.error_of(rounds) for rounds in ours))
 
 
 def main() -> int:
     args = arguments()
+    harness.end_on_signals()
     try:
         if args.render:
             render(args.to, args.render, everywhere=True)

@@ -91,7 +91,7 @@ class Contender:
 
 def floor() -> Contender:
     def find(lab: Lab) -> tuple[Path, str]:
-        return lab.place / "floor", "gcc " + harness.version("gcc", "-dumpfullversion")
+        return lab.place / "floor", "by gcc " + harness.version("gcc", "-dumpfullversion")
 
     return Contender("floor", set(LOADS), find,
                      lambda lab, program, load, port: [program, str(port), *load.floor])
