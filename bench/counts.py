@@ -38,7 +38,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
-from publish import HANDSHAKE, MASK, frame, joined
+from harness import Failed
 
 FILE = harness.HERE / "counts.json"
 TOLERANCE = 1.03
@@ -82,6 +82,11 @@ SERVE = """if True:
     server.websocket("/publish", Publisher())
     server.run()
 """
+MASK = b"\x37\xfa\x21\x3d"
+HANDSHAKE = (
+    b"GET %b HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
 GET = b"GET /page.html HTTP/1.1\r\nHost: localhost\r\n\r\n"
 BROWSER = (
     b"GET /page.html HTTP/1.1\r\nHost: localhost:8001\r\nConnection: keep-alive\r\n"
@@ -94,8 +99,16 @@ BROWSER = (
     b"Accept-Encoding: gzip, deflate, br, zstd\r\nAccept-Language: en-US,en;q=0.9\r\n\r\n"
 )
 PAYLOAD = b"twenty bytes of text"
-MESSAGE, ECHOED = frame(PAYLOAD, MASK), frame(PAYLOAD)
-CLOSE, CLOSED = b"\x88\x82" + MASK + bytes(a ^ b for a, b in zip(b"\x03\xe8", MASK, strict=False)), b"\x88\x02\x03\xe8"
+
+
+def frame(first: int, payload: bytes) -> bytes:
+    """A masked frame of less than 126 bytes, as a client sends it."""
+    masked = bytes(each ^ MASK[i % 4] for i, each in enumerate(payload))
+    return bytes([first, 0x80 | len(payload)]) + MASK + masked
+
+
+MESSAGE, ECHOED = frame(0x82, PAYLOAD), bytes([0x82, len(PAYLOAD)]) + PAYLOAD
+CLOSE, CLOSED = frame(0x88, b"\x03\xe8"), b"\x88\x02\x03\xe8"
 
 PACKAGE = Path(importlib.util.find_spec("c1m").origin).resolve().parent
 
@@ -120,7 +133,7 @@ class Counted(harness.Server):
                     f"--callgrind-out-file={place}/out", "--compress-strings=no", "--compress-pos=no",
                     f"--vgdb-prefix={place}/vgdb"]
         super().__init__("c1m", lambda port: [
-            "env", f"LD_PRELOAD={clock}", *valgrind, sys.executable, "-P", "-c", SERVE, place, str(port)])
+            "env", f"LD_PRELOAD={clock}", *valgrind, sys.executable, "-c", SERVE, place, str(port)])
 
     def tell(self, *command: str) -> None:
         subprocess.run(["vgdb", f"--vgdb-prefix={self.place}/vgdb", f"--pid={self.process.pid}", *command],
@@ -142,7 +155,8 @@ class Counted(harness.Server):
         super().__enter__()
         self.tell("instrumentation", "on")
         with connected(self.port) as client:     # behind __enter__'s own
-            answered(client, GET, PAGE)
+            for _ in range(2):                   # by the second that one is certainly closed
+                answered(client, GET, PAGE)
             self.idle_fds = self.fds() - 1
         return self
 
@@ -236,6 +250,12 @@ def visit(server: Counted) -> Callable[[], None]:
 
 def connected(port: int) -> socket.socket:
     return socket.create_connection(("127.0.0.1", port), PATIENCE_S)
+
+
+def joined(port: int, path: bytes) -> socket.socket:
+    client = connected(port)
+    answered(client, HANDSHAKE % path, b"\r\n\r\n")
+    return client
 
 
 LOADS: dict[str, Load] = {
@@ -338,19 +358,26 @@ def main() -> int:
     doing = parser.add_mutually_exclusive_group()
     doing.add_argument("--check", action="store_true", help="fail if one has grown by more than 3 % of counts.json")
     doing.add_argument("--write", action="store_true", help="write counts.json")
+    doing.add_argument("--json", action="store_true", help="print what counts.json would hold")
     args = parser.parse_args()
     for load in args.loads:
         if load not in LOADS:
             parser.error(f"{load}: no such load; there are {', '.join(LOADS)}")
     if not shutil.which("valgrind"):
         raise SystemExit("valgrind is not installed: apt install valgrind")
-    found = count_all(args.loads or list(LOADS))
+    try:
+        found = count_all(args.loads or list(LOADS))
+    except Failed as error:
+        raise SystemExit(f"c1m under valgrind: {error}") from None
     if args.check:
         return check(found)
     if args.write:
         kept = json.loads(FILE.read_text())["loads"] if FILE.exists() else {}
         FILE.write_text(json.dumps({"made_with": made_with(), "loads": kept | found}, indent=1) + "\n")
-    show(found)
+    if args.json:
+        print(json.dumps({"made_with": made_with(), "loads": found}))
+    else:
+        show(found)
     return 0
 
 

@@ -1,6 +1,7 @@
-/* floor.c: the least that a server can do here, to measure others against.
+/* floor.c: the least that a server can do here, to measure others against. It needs libcrypto: gcc -O3 floor.c -lcrypto
  *
  *   floor PORT http BYTES    the same response, with a body of BYTES, for each request
+ *   floor PORT once BYTES    the same, and closes the connection behind it
  *   floor PORT ws            an echo of WebSocket messages
  *   floor PORT fan           what any client sends goes to all
  *
@@ -12,6 +13,8 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/tcp.h>
+#include <openssl/evp.h>
+#include <openssl/sha.h>
 #include <poll.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -22,7 +25,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { ROOM = 4 << 20, HEAD_MOST = 14, FDS_MOST = 1 << 21 };
+enum { ROOM = 4 << 20, HEAD_MOST = 14, FDS_MOST = 1 << 21, KEY_N = 24 };
 
 struct stream {                 /* where a WebSocket client is within a frame */
     uint64_t left;              /* bytes of payload to come */
@@ -35,11 +38,8 @@ struct stream {                 /* where a WebSocket client is within a frame */
 static struct stream streams[FDS_MOST];
 static uint8_t inbox[HEAD_MOST + ROOM], outbox[ROOM + HEAD_MOST];
 static size_t response_n, responses;    /* HTTP: the outbox holds so many, end to end */
+static int once;                        /* HTTP: whether a connection has one response */
 static int fan, top;                    /* whether all get everything; no fd above top was ever open */
-
-static const char ACCEPTED[] =          /* for the key that wsload sends */
-    "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
 static void send_all(int fd, const void *bytes, size_t n)
 {
@@ -102,12 +102,28 @@ static size_t head_turn(struct stream *s, const uint8_t *in, size_t n, uint8_t *
     return 6 + more;
 }
 
+/* The opening handshake (RFC 6455 section 4.2.2); without a key, nothing. */
+static void ws_accept(int fd, struct stream *s, const uint8_t *in, size_t n)
+{
+    static const char KEY[] = "Sec-WebSocket-Key: ", GUID[] = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+    const uint8_t *key = memmem(in, n, KEY, sizeof KEY - 1);
+    if (!key || (size_t)(in + n - key) < sizeof KEY - 1 + KEY_N)
+        return;
+    uint8_t both[KEY_N + sizeof GUID], hash[SHA_DIGEST_LENGTH], accept[29];
+    memcpy(both, key + sizeof KEY - 1, KEY_N);
+    memcpy(both + KEY_N, GUID, sizeof GUID);
+    EVP_EncodeBlock(accept, SHA1(both, sizeof both - 1, hash), sizeof hash);
+    size_t told = sprintf((char *)outbox, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
+        "Connection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\n", accept);
+    s->open = 1;
+    send_all(fd, outbox, told);
+}
+
 static void ws_answer(int fd, struct stream *s, const uint8_t *in, size_t n)
 {
     uint8_t *to = outbox;
     if (!s->open) {
-        s->open = 1;
-        send_all(fd, ACCEPTED, sizeof ACCEPTED - 1);
+        ws_accept(fd, s, in, n);
         return;
     }
     in -= s->head_n;
@@ -137,7 +153,7 @@ static void http_prepare(size_t body)
     response_n = sprintf((char *)outbox,
         "HTTP/1.1 200 OK\r\nDate: Mon, 06 Jan 2025 09:00:00 GMT\r\nContent-Type: text/html; charset=utf-8\r\n"
         "Last-Modified: Mon, 06 Jan 2025 09:00:00 GMT\r\nETag: \"677b9a90-71\"\r\nAccept-Ranges: bytes\r\n"
-        "Content-Length: %zu\r\n\r\n", body);
+        "%sContent-Length: %zu\r\n\r\n", once ? "Connection: close\r\n" : "", body);
     memset(outbox + response_n, '.', body);
     response_n += body;
     responses = ROOM / response_n;
@@ -161,10 +177,11 @@ static int listen_on(int port)
 
 int main(int argc, char **argv)
 {
-    int http = argc == 4 && !strcmp(argv[2], "http");
+    once = argc == 4 && !strcmp(argv[2], "once");
+    int http = once || (argc == 4 && !strcmp(argv[2], "http"));
     fan = argc == 3 && !strcmp(argv[2], "fan");
     if (!http && !fan && !(argc == 3 && !strcmp(argv[2], "ws"))) {
-        fprintf(stderr, "usage: floor PORT http BYTES | ws | fan\n");
+        fprintf(stderr, "usage: floor PORT http BYTES | once BYTES | ws | fan\n");
         return 2;
     }
     if (http && strtoul(argv[3], NULL, 10) > ROOM - 512) {
@@ -196,9 +213,11 @@ int main(int argc, char **argv)
             ssize_t got = recv(fd, inbox + HEAD_MOST, ROOM, 0);
             if (got <= 0)
                 streams[fd].open = 0, close(fd);
-            else if (http)
+            else if (http) {
                 http_answer(fd, inbox + HEAD_MOST, got);
-            else
+                if (once)
+                    close(fd);
+            } else
                 ws_answer(fd, &streams[fd], inbox + HEAD_MOST, got);
         }
     }

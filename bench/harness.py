@@ -1,97 +1,110 @@
-"""What the benchmarks share: C tools, servers on one CPU and load on another, CPU time and memory, tables.
+"""What the benchmarks share: servers on one CPU and load on another, CPU time and memory, what they were measured on.
 
-The figure to trust is the server's CPU time per request or message, as a ratio to the floor's in the same
-run: the floor (floor.c) is the least that a server can do on this kernel. Rates say as much of the load tool
-as of the server, and times drift from one run to the next.
+The figure to trust is the server's CPU time per request or message, as a ratio to the floor's in the same round: the
+floor (floor.c) is the least that a server can do on this kernel. Rates say as much of the load as of the server, and
+times drift from one run to the next.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
 import os
 import platform
 import re
 import resource
+import shutil
 import signal
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 CPUS = sorted(os.sched_getaffinity(0))
 SERVER_CPU, LOAD_CPU = CPUS[0], CPUS[-1]
+START_S, STOP_S = 15, 5                  # that a server may take to begin to listen, and to end
 
 Command = list[str | Path]
-Row = dict[str, Any]
 
 
-class Result(NamedTuple):
-    units: int                   # requests or messages
-    rate: float                  # of them per second
-    p99_us: float
-    errors: int
+class Failed(Exception):
+    """A server that can't be measured: what it says is the whole explanation."""
 
 
 class Server:
-    """A process and its children, on SERVER_CPU while the `with` block runs; command(port) starts it."""
+    """A process and its children, on SERVER_CPU while the `with` block runs; command(port) starts it.
 
-    def __init__(self, name: str, command: Callable[[int], Command]) -> None:
-        self.name, self.command = name, command
+    Raises Failed where it does not begin to listen.
+    """
+
+    def __init__(self, name: str, command: Callable[[int], Command], environment: dict[str, str] | None = None) -> None:
+        self.name, self.command, self.environment = name, command, environment
 
     def __enter__(self) -> Server:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port = probe.getsockname()[1]
-        self.process = subprocess.Popen(on_cpu(SERVER_CPU, self.command(self.port)), start_new_session=True)
-        while self.process.poll() is None:
+        self.said = tempfile.TemporaryFile()     # a pipe that nobody reads would stop it
+        self.process = subprocess.Popen(
+            ["taskset", "-c", str(SERVER_CPU), *self.command(self.port)], start_new_session=True,
+            stdout=self.said, stderr=self.said, env=os.environ | (self.environment or {}),
+        )
+        try:
+            self.wait_for_it()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def wait_for_it(self) -> None:
+        until = time.monotonic() + START_S
+        while time.monotonic() < until:
+            self.check()
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
-                time.sleep(0.2)  # for what servers do after they began to listen
-                return self
+                return
             time.sleep(0.01)
-        raise SystemExit(f"{self.name} ended with status {self.process.returncode}")
+        raise Failed(f"it does not listen after {START_S} s{self.last_words()}")
+
+    def check(self) -> None:
+        """Raises Failed if it has ended."""
+        if self.process.poll() is not None:
+            raise Failed(f"it ended with status {self.process.returncode}{self.last_words()}")
+
+    def last_words(self) -> str:
+        self.said.seek(0)
+        lines = self.said.read().decode(errors="replace").split("\n")
+        return next((f": {line.strip()}" for line in reversed(lines) if line.strip()), "")
 
     def __exit__(self, *exc: object) -> None:
-        os.killpg(self.process.pid, signal.SIGTERM)
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+        for number in (signal.SIGTERM, signal.SIGKILL):      # the second for children that outlive it
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(STOP_S)
+        self.said.close()
 
     def cpu(self) -> float:
-        """Seconds of CPU time, user and system, so far."""
-        ticks = 0
-        for pid in _tree(self.process.pid):
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])
-        return ticks / os.sysconf("SC_CLK_TCK")
+        """Seconds of CPU time, user and system, of it and its children so far. Raises Failed if it has ended."""
+        try:
+            # The clock of another process: clock_getcpuclockid(3), which Python does not have.
+            return sum(time.clock_gettime(~pid << 3 | 2) for pid in _tree(self.process.pid))
+        except OSError:
+            raise self.gone() from None
 
     def memory(self) -> int:
-        """Bytes of memory, those it shares with other processes by their share."""
-        rollups = (Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in _tree(self.process.pid))
-        return sum(1024 * int(re.search(r"^Pss:\s+(\d+)", text, re.M)[1]) for text in rollups)
+        """Bytes of memory, those it shares with other processes by their share. Raises Failed if it has ended."""
+        try:
+            rollups = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in _tree(self.process.pid)]
+        except OSError:
+            raise self.gone() from None
+        return sum(1024 * int(size) for text in rollups for size in re.findall(r"^Pss:\s+(\d+)", text, re.M))
 
-
-def floor(place: Path, *mode: str) -> Server:
-    return Server("floor", lambda port: [place / "floor", str(port), *mode])
-
-
-def c1m(root: Path) -> Server:
-    script = """if True:
-        import sys, c1m
-        server = c1m.Server(sys.argv[1], int(sys.argv[2]))
-        server.websocket("/", max_message=1 << 30, idle_timeout=86400)
-        server.run()
-    """
-    # -P: this directory has an http.py, which must not stand in for the standard library's.
-    return Server("c1m", lambda port: [sys.executable, "-P", "-c", script, root, str(port)])
+    def gone(self) -> Failed:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(STOP_S)
+        return Failed(f"it ended with status {self.process.returncode}{self.last_words()}")
 
 
 def _tree(pid: int) -> Iterator[int]:
@@ -101,91 +114,76 @@ def _tree(pid: int) -> Iterator[int]:
             yield from _tree(int(child))
 
 
-def on_cpu(cpu: int, command: Command) -> Command:
-    return ["taskset", "-c", str(cpu), *command]
+def stay_on_load_cpu() -> None:
+    """Pins this process, and the processes of the loads that it will start."""
+    os.sched_setaffinity(0, {LOAD_CPU})
 
 
-def load(command: Command) -> str:
-    """Runs a load tool; returns what it printed. What it prints counts, not its exit status."""
-    run = subprocess.run(on_cpu(LOAD_CPU, command), capture_output=True, text=True, check=False)
-    return run.stdout or sys.exit(run.stderr)
+def end_on_signals() -> None:
+    """SIGTERM, too, raises KeyboardInterrupt, and SIGINT where a shell has had it ignored: servers end with us."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
 
 
-def raise_fd_limit(wanted: int) -> int:
-    """Lets this process and its children open so many files; returns how many it could get."""
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    if limit < wanted:
-        with contextlib.suppress(ValueError, OSError):  # only root may
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
-    return min(wanted, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+def raise_fd_limit(wanted: int) -> None:
+    """Lets this process and its children open so many files at least. Raises Failed where that can't be."""
+    soft, hard = (float("inf") if limit == resource.RLIM_INFINITY else limit
+                  for limit in resource.getrlimit(resource.RLIMIT_NOFILE))
+    if soft >= wanted:
+        return
+    try:                                         # above the hard limit only root may
+        new = resource.RLIM_INFINITY if hard == float("inf") else int(max(hard, wanted))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, new))
+    except (ValueError, OSError):
+        raise Failed(f"it would have to open {wanted} files, and may open {hard}: see ulimit -Hn") from None
 
 
-@contextlib.contextmanager
-def workshop() -> Iterator[Path]:
-    """A temporary directory with the C tools, compiled."""
-    with tempfile.TemporaryDirectory(prefix="c1m-bench-") as name:
-        for tool in ("floor", "wsload"):
-            subprocess.run(["gcc", "-O3", "-o", Path(name, tool), HERE / f"{tool}.c"], check=True)
-        yield Path(name)
+def compile_floor(place: Path) -> Path:
+    """The floor, compiled. Raises Failed where it can't be."""
+    if not shutil.which("gcc"):
+        raise Failed("gcc is not installed: apt install gcc libssl-dev")
+    floor = place / "floor"
+    command: Command = ["gcc", "-O3", "-o", floor, HERE / "floor.c", "-lcrypto"]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        raise Failed("floor.c does not compile: apt install libssl-dev")
+    return floor
 
 
-def machine() -> str:
+def machine() -> dict[str, str | int]:
+    """What anything measured here depends on, besides the programs."""
     model = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M)
-    cpu = model[1] if model else platform.machine()
-    cores = f"{len(CPUS)} CPUs" if len(CPUS) > 1 else "1 CPU, which server and load share"
-    return f"{cpu}, {cores}, {platform.system()} {platform.release()}, Python {platform.python_version()}"
+    return {
+        "cpu": model[1].strip() if model else platform.machine(),
+        "cpus": len(CPUS),
+        "kernel": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+    }
 
 
-def arguments(doc: str, loads: Collection[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("loads", nargs="*", metavar="LOAD",
-                        help=f"of {', '.join(loads)}; all unless given")
-    parser.add_argument("--rounds", type=int, default=3, help="of which the median counts (default 3)")
-    parser.add_argument("--seconds", type=int, default=3, help="that each round lasts (default 3)")
-    parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
-    args = parser.parse_args()
-    args.loads = args.loads or list(loads)
-    for load in args.loads:
-        if load not in loads:
-            parser.error(f"{load}: no such load; there are {', '.join(loads)}")
-    return args
+def described() -> str:
+    here = machine()
+    cpus = f"{here['cpus']} CPUs" if len(CPUS) > 1 else "1 CPU, which server and load share"
+    return f"{here['cpu']}, {cpus}, {here['kernel']}, Python {here['python']}"
 
 
-def compare(servers: list[Server], load: Callable[[Server], Result], rounds: int) -> list[Row]:
-    """Puts the same load on each server in turn, round by round; the ratios are to the first server."""
-    runs: dict[str, list[tuple[float, ...]]] = {server.name: [] for server in servers}
-    for _ in range(rounds):
-        for server in servers:
-            with server:
-                before = server.cpu()
-                result = load(server)
-                cpu_us = 1e6 * (server.cpu() - before) / max(result.units, 1)
-            runs[server.name].append((cpu_us, result.rate, result.p99_us, result.errors))
-    rows = []
-    for name, figures in runs.items():
-        cpu_us, rate, p99_us = (statistics.median(column) for column in list(zip(*figures, strict=True))[:3])
-        rows.append({"server": name, "cpu_us": cpu_us, "rate": rate, "p99_us": p99_us,
-                     "errors": sum(run[3] for run in figures)})
-    for row in rows:
-        row["cpu_ratio"] = row["cpu_us"] / rows[0]["cpu_us"]
-    return rows
+def version(*command: str | Path) -> str:
+    """What a program says of itself, up to the end of its first version number."""
+    said = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = re.search(r"\d+(\.\d+)+\w*", said.stdout + said.stderr)
+    return found[0] if found else "unknown"
 
 
-def report(args: argparse.Namespace, measure: Callable[[str], list[Row]]) -> None:
-    """Measures each load and prints what was found. The exit status is 1 if there was an error."""
-    errors, found = 0, {}
-    if not args.json:
-        print(f"{machine()}\nmedian of {args.rounds} rounds of {args.seconds} s")
-    for load in args.loads:
-        rows = found[load] = measure(load)
-        errors += sum(row["errors"] for row in rows)
-        if args.json:
-            continue
-        print(f"\n{load:20}{'CPU us each':>12}{'to floor':>10}{'per second':>13}{'p99 us':>10}{'errors':>8}")
-        for row in rows:
-            line = "  {server:18}{cpu_us:12.2f}{cpu_ratio:10.2f}{rate:13,.0f}{p99_us:10,.0f}{errors:8}"
-            print(line.format(**row), flush=True)
-    if args.json:
-        settings = {"machine": machine(), "rounds": args.rounds, "seconds": args.seconds}
-        print(json.dumps(settings | {"loads": found}))
-    sys.exit(errors > 0)
+def commit(root: Path = HERE.parent) -> str:
+    """The commit of a checkout, with + if it has changes in what is built; "unknown" outside of git."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.check_output(["git", "-C", root, *arguments], text=True, stderr=subprocess.DEVNULL).strip()
+
+    try:
+        return git("rev-parse", "--short=10", "HEAD") + ("+" if git("status", "--porcelain", "src", "setup.py") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def c1m_version(python: str | Path = sys.executable) -> str:
+    return version(python, "-c", "import c1m; print(c1m.__version__)")

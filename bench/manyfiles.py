@@ -1,7 +1,7 @@
 """A million small files, asked for at random: what a server costs that can keep few of them in memory.
 
-The files are of 1 KiB, no two alike, a thousand in a directory; wrk asks for them over 50 connections that
-stay open. nginx has no open_file_cache; c1m and nginx look for encoded forms beside each file, or do not: c1m
+The files are of 1 KiB, no two alike, a thousand in a directory; they are asked for over 50 connections that stay open.
+nginx has no open_file_cache; c1m and nginx look for encoded forms beside each file, or do not: c1m
 for .zst, .br and .gz, nginx for .gz alone. The kernel has every file in memory: what is measured is not the
 disk.
 
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import shutil
 import statistics
 import subprocess
@@ -24,9 +23,12 @@ from collections import defaultdict
 from pathlib import Path
 
 import harness
-from harness import Server
+from harness import Failed, Server
+from loads import fail_for_errors
 
-CONNECTIONS = 50
+from c1m.loadoptions import LoadOptions
+from c1m.loadrun import Run
+
 SIZE = 1024                      # bytes of a file
 SERVE = """if True:
     import sys, c1m
@@ -43,27 +45,20 @@ http {{
     server {{ listen 127.0.0.1:{port}; root {place}/www; }}
 }}
 """
-RANDOM = """
-function init() math.randomseed(os.time()) end
-function request()
-    local i = math.random(0, %d - 1)
-    local path = string.format("/%%03d/%%03d/%%03d.html", i / 1000000, i / 1000 %% 1000, i %% 1000)
-    return wrk.format("GET", path)
-end
-"""
-
 
 def fill(www: Path, count: int) -> None:
     for first in range(0, count, 1000):
-        directory = www / f"{first // 1_000_000:03}" / f"{first // 1000 % 1000:03}"
-        directory.mkdir(parents=True)
+        (www / path_of(first)).parent.mkdir(parents=True)
         for i in range(first, min(first + 1000, count)):
-            (directory / f"{i % 1000:03}.html").write_bytes(f"{i:016}".encode() * (SIZE // 16))
+            (www / path_of(i)).write_bytes(f"{i:016}".encode() * (SIZE // 16))
+
+
+def path_of(i: int) -> str:
+    return f"{i // 1_000_000:03}/{i // 1000 % 1000:03}/{i % 1000:03}.html"
 
 
 def c1m(place: Path, name: str, sidecars: bool) -> Server:
-    # -P: this directory has an http.py, which must not stand in for the standard library's.
-    script: harness.Command = [sys.executable, "-P", "-c", SERVE, place / "www"]
+    script: harness.Command = [sys.executable, "-c", SERVE, place / "www"]
     return Server(name, lambda port: [*script, str(port), str(sidecars)])
 
 
@@ -80,26 +75,29 @@ def nginx(place: Path, name: str, gzip_static: str) -> Server:
     return Server(name, command)
 
 
-def wrk(server: Server, script: Path, seconds: int) -> str:
-    url = f"http://127.0.0.1:{server.port}"
-    return harness.load(["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}", "-s", script, url])
+def run_of(server: Server, files: int, seconds: float) -> Run:
+    """Making it takes a while, of which the server knows nothing."""
+    given = {name: declared.default for name, declared in LoadOptions.options.items()}
+    urls = [f"http://127.0.0.1:{server.port}/{path_of(i)}" for i in range(files)]
+    return Run(urls, LoadOptions(given | {"duration": seconds, "random": True}))
 
 
-def measured(server: Server, script: Path, seconds: int) -> tuple[float, float, float, float, int]:
-    """CPU per request in microseconds, requests per second, memory in MiB before and after, errors."""
+def measured(server: Server, files: int, seconds: float) -> tuple[float, float, float, float]:
+    """CPU per request in microseconds, requests per second, memory in MiB before and after. Raises Failed."""
     with server:
+        run = run_of(server, files, seconds)
         memory, cpu = server.memory(), server.cpu()
-        out = wrk(server, script, seconds)
-        requests = int(re.search(r"(\d+) requests in", out)[1])
-        cpu_us = 1e6 * (server.cpu() - cpu) / max(requests, 1)
-        errors = sum(map(int, re.findall(r"(?:connect|read|write|timeout|responses:) (\d+)", out)))
-        return cpu_us, requests / seconds, memory / 2**20, server.memory() / 2**20, errors
+        result = run.run()
+        fail_for_errors(result)
+        cpu_us = 1e6 * (server.cpu() - cpu) / max(result.answered, 1)
+        return cpu_us, result.rate, memory / 2**20, server.memory() / 2**20
 
 
-def profile(server: Server, script: Path, seconds: int, to: str) -> None:
+def profile(server: Server, files: int, seconds: float, to: str) -> None:
     with server:
+        run = run_of(server, files, seconds)
         perf = subprocess.Popen(["perf", "record", "-g", "-q", "-o", to, "-p", str(server.process.pid)])
-        wrk(server, script, seconds)
+        run.run()
     perf.wait()
 
 
@@ -111,14 +109,18 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=5, help="that each round lasts (default 5)")
     parser.add_argument("--profile", metavar="FILE", help="record c1m there, for `perf report -i FILE`")
     args = parser.parse_args()
-    if not shutil.which("wrk"):
-        sys.exit("wrk is not installed: apt install wrk")
+    try:
+        compare(args)
+    except Failed as error:
+        sys.exit(str(error))
+
+
+def compare(args: argparse.Namespace) -> None:
+    harness.stay_on_load_cpu()
     with tempfile.TemporaryDirectory(prefix="c1m-bench-") as name:
         place = Path(name)
         place.chmod(0o755)
         fill(place / "www", args.files)
-        script = place / "random.lua"
-        script.write_text(RANDOM % args.files)
         servers = [
             nginx(place, "nginx", "off"),
             c1m(place, "c1m, sidecars=False", False),
@@ -128,21 +130,16 @@ def main() -> None:
         runs = defaultdict(list)
         for _ in range(args.rounds):
             for server in servers:
-                runs[server.name].append(measured(server, script, args.seconds))
-        print(harness.machine())
+                runs[server.name].append(measured(server, args.files, args.seconds))
+        print(harness.described())
         print(f"{args.files:,} files, median of {args.rounds} rounds of {args.seconds} s\n")
-        heads = f"{'CPU us each':>12}{'to nginx':>10}{'per second':>12}{'MiB at first':>14}"
-        print(f"{'':22}{heads}{'after':>8}{'errors':>8}")
+        print(f"{'':22}{'CPU us each':>12}{'to nginx':>10}{'per second':>12}{'MiB at first':>14}{'after':>8}")
         of_nginx = statistics.median(run[0] for run in runs["nginx"])
         for server in servers:
-            columns = zip(*runs[server.name], strict=True)
-            cpu_us, rate, before, after, _ = (statistics.median(column) for column in columns)
-            errors = sum(run[-1] for run in runs[server.name])
-            print(f"{server.name:22}{cpu_us:12.2f}{cpu_us / of_nginx:10.2f}{rate:12,.0f}"
-                  f"{before:14.1f}{after:8.1f}{errors:8}")  # fmt: skip
+            cpu_us, rate, before, after = map(statistics.median, zip(*runs[server.name], strict=True))
+            print(f"{server.name:22}{cpu_us:12.2f}{cpu_us / of_nginx:10.2f}{rate:12,.0f}{before:14.1f}{after:8.1f}")
         if args.profile:
-            profile(servers[-1], script, args.seconds, args.profile)
-    sys.exit(any(run[-1] for each in runs.values() for run in each))
+            profile(servers[-1], args.files, args.seconds, args.profile)
 
 
 if __name__ == "__main__":

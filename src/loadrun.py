@@ -364,9 +364,7 @@ class Processes:
             for pipe in (process.stdout, process.stderr):
                 assert pipe is not None
                 pipe.close()
-        self.tallies.release()
-        self.shared.close()
-        os.close(self.memory)
+        os.close(self.memory)    # what is shared goes with this object, and with whoever looks at the tallies still
 
 
 # ---- a load ----

@@ -45,10 +45,6 @@ cdef class Tallies:
     def __dealloc__(self):
         PyBuffer_Release(&self.view)
 
-    def release(self):
-        """Lets go of the buffer; nothing may be asked of it afterwards."""
-        PyBuffer_Release(&self.view)
-
     cdef Tally *tally(self, int i) noexcept:
         return tallies_in(self.view.buf) + i
 

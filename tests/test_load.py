@@ -349,6 +349,25 @@ def refused_port():
         return taken_port.getsockname()[1]
 
 
+def test_what_connect_says_otherwise_is_told(tmp_path):
+    result = c1m.load(f"unix:{tmp_path}/nothing", connections=3)
+    assert result.errors == {"unreachable (No such file or directory)": 3}
+
+
+def test_what_a_watcher_raises_comes_through_and_ends_the_load(server):
+    class Enough(Exception):
+        pass
+
+    def watch(progress):
+        raise Enough
+
+    given = {name: declared.default for name, declared in LoadOptions.options.items()} | {"duration": 3600}
+    load, before = Run([http(server)], LoadOptions(given)), children_of(os.getpid())
+    with pytest.raises(Enough):
+        load.run(watch)
+    assert children_of(os.getpid()) == before
+
+
 def test_a_refused_port():
     for scheme in ("ws", "http"):
         result = c1m.load(f"{scheme}://127.0.0.1:{refused_port()}/", connections=3)
@@ -438,21 +457,6 @@ def test_a_response_to_no_request():
     with Scripted(script) as scripted:
         [error] = c1m.load(scripted.http, connections=1, messages=2).errors
         assert error == "broken protocol (a response to no request)"
-
-
-def test_a_place_that_is_none(tmp_path):
-    assert c1m.load(f"unix:{tmp_path / 'nothing'}", connections=3).errors == {
-        "unreachable (No such file or directory)": 3}
-
-
-def test_what_a_watcher_raises_ends_the_load(server):
-    def watch(progress):
-        raise ZeroDivisionError
-
-    defaults = {name: each.default for name, each in LoadOptions.options.items()}
-    run = Run([ws(server, "/ws")], LoadOptions(defaults | {"duration": 60.0}))
-    with pytest.raises(ZeroDivisionError):
-        run.run(watch)
 
 
 def test_a_handshake_refused(server):
