@@ -19,7 +19,7 @@ cdef bint parsed(str text, Address *to) except -1:
     cdef bint good
     if copy == NULL:
         raise MemoryError
-    good = address_parse(Slice(copy.data, copy.size), to)
+    good = address_parse(Slice(&copy.data[0], copy.size), to)
     block_unref(copy)
     return good
 
