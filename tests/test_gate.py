@@ -283,7 +283,7 @@ def test_what_is_no_handshake_takes_no_token(serving, clients):
     (binary(UNSPEC, command=LOCAL), "127.0.0.1"),
     (proxies.summed(binary(tlvs=proxies.MUST_SUM + proxies.SOME)), "192.0.2.1"),
     (proxies.HEADERS["version 2: TLVs"]["as long as can be"][0], "192.0.2.1"),
-], ids=str)
+], ids=["TCP4", "TCP6", "UNKNOWN", "2 INET", "2 INET6", "2 UNIX", "2 UNSPEC", "2 LOCAL", "2 TLVs", "2 longest"])
 @pytest.mark.parametrize("cut", [1 << 20, 100, 1, 0])
 def test_a_proxy_says_who_is_behind_it(serving, clients, header, remote, cut):
     """Together with what follows, in pieces of so many bytes, or before it."""
@@ -312,7 +312,7 @@ def test_a_proxy_says_who_is_behind_it(serving, clients, header, remote, cut):
 @pytest.mark.parametrize("data", [
     *(data for cases in proxies.HEADERS.values() for data, said in cases.values() if said == proxies.FAIL),
     handshake(), b"\xff", bytes(100_000),
-], ids=lambda data: repr(data)[:40])
+], ids=lambda data: f"{len(data)} bytes")
 def test_what_is_no_header_is_closed(serving, clients, data):
     served = serving(proxy_protocol="127.0.0.2")
     other = clients(WebSocket(served.port))
