@@ -6,7 +6,8 @@ Refuses to know: HTTP, WebSocket, Python, how a refusal is put.
 A connection is let in when it is accepted, or when its PROXY header has come. One too many is handed to the protocol
 `refusing`, which responds to its first request: whoever asks learns why, in the way that every client understands, and
 the access log has it. It waits no longer than any request may take, and of those that wait there are MAX_WAITING at
-most: any beyond are closed at once, so what refusals cost is bounded, too.
+most: any beyond are closed at once, so what refusals cost is bounded, too. So are, beyond as many as there may be
+connections, those whose PROXY header has not come.
 
 A proxy's connections are many clients'. So those of trusted proxies count in all, but for no address, until one becomes
 a WebSocket, which is one client's: from then on it is that client's connection.
@@ -57,6 +58,11 @@ cdef inline bint has_address(const Address *a) noexcept nogil:
 cdef bint gate_admit(Gate *g, Conn *c) noexcept nogil:
     """A connection was accepted. False: it speaks something else first, and has its deadline."""
     if networks_have(&g.proxies, conn_peer(g.r, c)):
+        if g.most and g.awaited >= g.most:
+            note(g, OVER_CONNECTIONS, conn_peer(g.r, c), NULL)
+            conn_close(g.r, c)
+            return False
+        g.awaited += 1
         c.protocol = g.proxy_protocol
         conn_deadline(g.r, c, g.timeout)
         return False
@@ -155,6 +161,7 @@ cdef size_t header_readable(void *owner, Conn *c, uint8_t *bytes, size_t n) noex
         conn_peer(g.r, c)[0] = header.source
     elif header.kind == PROXY_NOWHERE:
         conn_peer(g.r, c).family = <uint8_t>AF_UNSPEC
+    g.awaited -= 1
     c.protocol = FIRST_PROTOCOL
     protocol = &g.r.protocols[FIRST_PROTOCOL]
     if let_in(g, c):
@@ -176,4 +183,4 @@ cdef void header_ended(void *owner, Conn *c) noexcept nogil:
 
 
 cdef void header_closed(void *owner, Conn *c) noexcept nogil:
-    pass
+    (<Gate *>owner).awaited -= 1

@@ -3,7 +3,7 @@
     apt install haproxy nginx libnginx-mod-stream caddy curl
 
 The clients have addresses of their own out of 127.0.0.0/8; the proxies connect from 127.0.0.1, or by a Unix socket.
-Each configuration stands, as it is here, in docs/proxy.md.
+docs/proxy.md shows the same configurations, without what only a test needs.
 """
 
 from __future__ import annotations

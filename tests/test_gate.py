@@ -5,6 +5,7 @@ import json
 import logging
 import re
 import socket
+from collections import Counter
 
 import proxies
 import pytest
@@ -390,6 +391,23 @@ def test_clients_behind_a_proxy_are_counted_each_for_itself(serving, clients):
     assert served["limited_addresses"] == 2
 
 
+def test_so_many_headers_are_awaited_and_no_more(serving, clients):
+    """As many as there may be connections; whose has come waits no more."""
+    served = serving(proxy_protocol="127.0.0.1", max_connections=2)
+    first, second = (clients(Http(served.port)) for _ in range(2))
+    served.until(connections=2)
+    assert clients(Http(served.port)).drained() == 0
+    assert served.refused() == {"max_connections": 1}
+    first.send(line() + request())
+    assert first.answer().status == 404
+    third = clients(Http(served.port))
+    served.until(connections=3)
+    second.close()
+    served.until(connections=2)
+    third.send(line() + request())
+    assert third.answer().status == 404
+
+
 def test_a_server_stops_though_headers_are_awaited(serving, clients):
     served = serving(proxy_protocol="127.0.0.1", shutdown_timeout=60)
     http = clients(Http(served.port))
@@ -458,8 +476,8 @@ def test_a_proxy_before_a_proxy(serving, clients):
     assert {remote for remote, _ in served.answers()} == {"203.0.113.1", "192.0.2.2"}
 
 
-def test_webSockets_through_a_proxy_are_counted_for_their_clients(serving, clients):
-    served = serving(trusted_proxies="127.0.0.1", max_connections_per_address=1)
+def test_websockets_through_a_proxy_are_counted_for_their_clients(serving, clients):
+    served = serving(trusted_proxies="127.0.0.1", max_connections_per_address=1, shutdown_timeout=0.1)
 
     def opening(remote, target="/remote"):
         return handshake(target, XFF + remote)
@@ -483,6 +501,10 @@ def test_webSockets_through_a_proxy_are_counted_for_their_clients(serving, clien
     ws = clients(WebSocket(served.port, opening=opening("203.0.113.1")))
     assert ws.echo(b"who?") == (TEXT, b"203.0.113.1 203.0.113.1")
     assert status(served.port, handshake("/ws")) == 101      # of the proxy itself, which names nobody
+    served.stop()
+    assert Counter(remote for remote, each in served.answers() if each == 101) == {
+        "203.0.113.1": 2, "203.0.113.2": 1, "127.0.0.1": 1,
+    }
 
 
 def test_upgrades_through_a_proxy_take_their_clients_tokens(serving, clients):
