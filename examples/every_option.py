@@ -57,6 +57,16 @@ with tempfile.TemporaryDirectory() as directory:
         unix=Path(directory, "c1m.sock"),
         # Their permissions. To connect takes the right to write. None: what the umask leaves.
         unix_mode=0o660,
+        # Proxies that begin each connection with a PROXY header: addresses, networks, "unix" for the Unix sockets.
+        proxy_protocol=["192.0.2.10"],
+        # Proxies whose requests name their client, and the field in which they do: "x-forwarded-for" or "forwarded".
+        trusted_proxies=["unix", "10.0.0.0/8", "2001:db8::/32"],
+        forwarded="x-forwarded-for",
+        # Connections at once, in all and for each address; each beyond gets a 503. None: any number.
+        max_connections=10_000,
+        max_connections_per_address=100,
+        # New WebSockets a second for each address; one more gets a 429.
+        max_upgrades_per_address=10,
         # Seconds for a request to come whole, from its first byte. Ends those who send a byte now and then.
         head_timeout=5,
         # Seconds that a connection may stay open without a request.

@@ -26,7 +26,7 @@ cdef struct Log:
 cdef Log *log_new(bint as_json) noexcept nogil
 cdef void log_free(Log *log) noexcept nogil
 cdef void log_line(
-    const Log *log, Line *line, const char *peer, const HttpRequest *r, int status, int64_t length, int64_t unix_s
+    const Log *log, Line *line, const char *client, const HttpRequest *r, int status, int64_t length, int64_t unix_s
 ) noexcept nogil
 cdef Line *line_copy(const Line *line) noexcept nogil
 cdef void log_write(Log *log, const Line *line, size_t unsent) noexcept nogil

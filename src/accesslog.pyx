@@ -47,14 +47,14 @@ cdef void log_free(Log *log) noexcept nogil:
 
 
 cdef void log_line(
-    const Log *log, Line *line, const char *peer, const HttpRequest *r, int status, int64_t length, int64_t unix_s
+    const Log *log, Line *line, const char *client, const HttpRequest *r, int status, int64_t length, int64_t unix_s
 ) noexcept nogil:
     """Makes a line. length: bytes of the body as announced, 0 for none."""
     line.length = length
     if log.as_json:
-        put_json(line, peer, r, status, unix_s)
+        put_json(line, client, r, status, unix_s)
     else:
-        put_combined(line, peer, r, status, unix_s)
+        put_combined(line, client, r, status, unix_s)
 
 
 cdef Line *line_copy(const Line *line) noexcept nogil:
@@ -99,10 +99,10 @@ cdef bytes log_take(Log *log):
     return lines[:n]
 
 
-cdef void put_combined(Line *line, const char *peer, const HttpRequest *r, int status, int64_t unix_s) noexcept nogil:
+cdef void put_combined(Line *line, const char *client, const HttpRequest *r, int status, int64_t unix_s) noexcept nogil:
     """Apache's "combined" format, as nginx writes it: other bytes than printable ASCII, and quotes, as \\xHH."""
     cdef uint8_t[DATE_SIZE] date
-    cdef uint8_t *to = put_text(put_text(line.text, peer), b" - - [")
+    cdef uint8_t *to = put_text(put_text(line.text, client), b" - - [")
     http_date(unix_s, date)                        # Sun, 06 Nov 1994 08:49:37 GMT
     to = put(put_text(put(to, date + 5, 2), b"/"), date + 8, 3)
     to = put(put_text(to, b"/"), date + 12, 4)
@@ -115,10 +115,10 @@ cdef void put_combined(Line *line, const char *peer, const HttpRequest *r, int s
     line.n = put_text(to, b"\"\n") - line.text
 
 
-cdef void put_json(Line *line, const char *peer, const HttpRequest *r, int status, int64_t unix_s) noexcept nogil:
+cdef void put_json(Line *line, const char *client, const HttpRequest *r, int status, int64_t unix_s) noexcept nogil:
     """A JSON object on a line; bytes that are not ASCII stand as the characters of Latin-1."""
     cdef uint8_t *to = put_number(put_text(line.text, b"{\"time\": "), unix_s)
-    to = put_text(put_text(to, b", \"remote\": \""), peer)
+    to = put_text(put_text(to, b", \"remote\": \""), client)
     to = put_value(put_text(to, b"\", \"request\": \""), r.line, b"\\u00")
     to = put_value(put_text(to, b"\", \"host\": \""), r.host, b"\\u00")
     to = put_number(put_text(to, b"\", \"status\": "), status)

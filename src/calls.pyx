@@ -14,19 +14,20 @@ from inspect import isawaitable, iscoroutine
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeUTF8
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport strerror
 
+from c1m.address cimport MAX_ADDRESS_TEXT, Address, address_text
 from c1m.buf cimport Block, Slice, block_copy, block_unref, put, put_text
 from c1m.files cimport files_broken, files_directory
+from c1m.gate cimport BAD_PROXY, OVER_ADDRESS, OVER_UPGRADES
 from c1m.handlers import Closed, Reject
 from c1m.http cimport GET, SEC_WEBSOCKET_PROTOCOL, HttpRequest, value_of
 from c1m.linux cimport EMFILE, ENFILE, ENOMEM, close
 from c1m.reactor cimport (
-    MAX_PEER_TEXT, NOTE_FULL, NOTE_NOT_FULL, NOTE_UNREADABLE, NOTIFY_DRAIN, Conn, clock_read, conn_peer, conn_send,
-    handle_of,
+    NOTE_FULL, NOTE_NOT_FULL, NOTE_UNREADABLE, NOTIFY_DRAIN, Conn, clock_read, conn_send, handle_of,
 )
-from c1m.response cimport head_begin, head_end, put_length, respond_status
+from c1m.response cimport exchange_client, head_begin, head_end, put_length, respond_status
 from c1m.semantics cimport http_accepts, http_precondition
 from c1m.static cimport path_below
 from c1m.websocket cimport Application, Handler, Request, Sent, WebSocket
@@ -68,10 +69,11 @@ cdef void calls_release(Calls *k) noexcept nogil:
 cdef Request request_new(Exchange *x):
     cdef const HttpRequest *r = x.request
     cdef Slice last = r.head.fields[r.head.count - 1].value
-    cdef char[MAX_PEER_TEXT] peer
+    cdef char[MAX_ADDRESS_TEXT] client
+    cdef Address told
     cdef Request request = Request.__new__(Request)
-    conn_peer(x.out.r, x.c, peer)
-    request.remote = "" if peer[0] == c'-' else peer.decode()
+    address_text(exchange_client(x, &told), client)
+    request.remote = "" if client[0] == c'-' else client.decode()
     request.path = x.path.at[:x.path.n].decode("utf-8", "replace")
     request.query = "" if r.query.n == 0 else r.query.at[:r.query.n].decode("latin-1")
     request.head = r.head.fields[0].name.at[:last.at + last.n - r.head.fields[0].name.at]
@@ -304,6 +306,26 @@ cdef void call_note(Calls *k, int what, int number) noexcept nogil:
         else:
             reason = strerror(number).decode("utf-8", "replace")
             app.log(logging.ERROR, f"epoll can't watch a new connection, which was closed: {reason}")
+
+
+cdef void call_refused(
+    void *owner, int why, uint64_t times, const Address *client, const char *fault
+) noexcept nogil:
+    """The gate has turned clients away."""
+    cdef char[MAX_ADDRESS_TEXT] text
+    address_text(client, text)
+    gil_take(<Calls *>owner)
+    with gil:
+        last = f"the last from {'a local client' if text[0] == c'-' else text.decode()}"
+        if why == BAD_PROXY:
+            said = f"proxy_protocol: {times} closed, {last}: {fault.decode()}"
+        elif why == OVER_UPGRADES:
+            said = f"max_upgrades_per_address: {times} refused, {last}"
+        elif why == OVER_ADDRESS:
+            said = f"max_connections_per_address: {times} refused, {last}"
+        else:
+            said = f"max_connections: {times} refused, {last}"
+        (<Application>(<Calls *>owner).app).log(logging.WARNING, said)
 
 
 cdef void call_unreadable(void *owner, Exchange *x, int fault) noexcept nogil:

@@ -3,6 +3,7 @@
 from libc.stdint cimport uint8_t
 
 from c1m.buf cimport Slice
+from c1m.gate cimport Gate
 from c1m.http cimport MAX_REQUEST_LINE, HttpRequest
 from c1m.reactor cimport Conn, Reactor
 from c1m.response cimport Exchange, Responder
@@ -22,10 +23,12 @@ cdef struct HttpServer:          # what all HTTP connections of a server share
     Responder out
     Static *files
     WsServer *ws
+    Gate *gate                   # counts WebSockets; NULL: nothing does
     void *owner                  # first argument of these
     upgrade_t upgrade
     unagreed_t unagreed
     list_t list
+    uint8_t refusing             # the protocol of connections whose first request is refused: there are too many
     uint8_t head_timeout         # for a request's head and body to come whole
     uint8_t keep_alive_timeout   # for another request to begin
     HttpRequest request          # the one at hand; what its slices point to is good until the next

@@ -8,12 +8,18 @@ its output has been sent.
 
 Invariants: only `upgrade` leads out of HTTP. Conn.session is NULL, but while a body that is to be logged is being sent:
 then it is the log's Line.
+
+A second protocol, `refusing`, is of connections that the gate has turned away: 503 to the first request, and the end.
+That is what nginx's limit_conn does. To respond before anything was asked would not do: clients that open connections
+ahead drop such a response, or take it for one to another request.
 """
 
 from libc.stdint cimport uint8_t
 from libc.string cimport memcmp
 
+from c1m.address cimport Address
 from c1m.buf cimport Slice
+from c1m.gate cimport gate_upgrade, gate_upgraded
 from c1m.handshake cimport Handshake, handshake_check, handshake_head
 from c1m.http cimport (
     AT_HEAD, CHUNKED, EXPECT_CONTINUE, EXPECT_UNKNOWN, GET, HEAD, HTTP_BODY, HTTP_FAIL, HTTP_MORE, KEEP_ALIVE, OPTIONS,
@@ -24,13 +30,17 @@ from c1m.reactor cimport (
     Conn, Protocol, Reactor, conn_deadline, conn_ending, conn_finish, conn_reserve, protocol_add,
 )
 from c1m.response cimport (
-    MAX_HEAD, Exchange, exchange_begin, exchange_done, exchange_log, head_count, head_end, respond_failure,
-    respond_not_allowed, respond_options, respond_status, respond_upgrade_required,
+    MAX_HEAD, Exchange, exchange_begin, exchange_client, exchange_done, exchange_log, head_count, head_end,
+    respond_failure, respond_not_allowed, respond_options, respond_status, respond_upgrade_required,
 )
 from c1m.static cimport (
     STATIC_ABSENT, STATIC_LISTING, Mount, Static, StaticResult, mount_find, static_absent, static_respond,
 )
 from c1m.wsconn cimport WsServer, wsconn_open, wsconn_readable, wsconn_shutdown
+
+# A bucket has its next token within a second; when a connection closes nobody knows.
+cdef const char *RETRY_SOON = b"Retry-After: 1\r\n"
+cdef const char *RETRY_LATER = b"Retry-After: 5\r\n"
 
 
 cdef void http_server_init(HttpServer *h, Reactor *r, Static *files, WsServer *ws) noexcept nogil:
@@ -41,6 +51,10 @@ cdef void http_server_init(HttpServer *h, Reactor *r, Static *files, WsServer *w
         owner=h, opened=httpconn_opened, readable=httpconn_readable, drained=httpconn_drained,
         expired=httpconn_expired, shutdown=httpconn_shutdown, closed=httpconn_closed, failed=NULL,
         reads_while_writing=False,
+    ))
+    h.refusing = protocol_add(r, Protocol(
+        owner=h, opened=NULL, readable=refused_readable, drained=httpconn_drained, expired=refused_ended,
+        shutdown=refused_ended, closed=refused_closed, failed=NULL, reads_while_writing=False,
     ))
 
 
@@ -126,6 +140,34 @@ cdef void httpconn_shutdown(void *owner, Conn *c) noexcept nogil:
 
 cdef void httpconn_closed(void *owner, Conn *c) noexcept nogil:
     exchange_done(&(<HttpServer *>owner).out, c)
+
+
+# ---- a connection that is refused ----
+
+cdef size_t refused_readable(void *owner, Conn *c, uint8_t *bytes, size_t n) noexcept nogil:
+    cdef HttpServer *h = <HttpServer *>owner
+    cdef Exchange x
+    cdef size_t used = http_next(parser_of(c), bytes, n, &h.request)
+    if h.request.kind == HTTP_MORE:
+        return used
+    if h.request.kind == HTTP_FAIL:
+        fail(h, c, h.request.status)
+        return n
+    exchange_begin(&x, &h.out, c, &h.request)
+    respond_status(&x, 503, RETRY_LATER)
+    if h.out.log != NULL:
+        exchange_log(&x)
+    conn_finish(h.r, c, True)
+    return n
+
+
+cdef void refused_ended(void *owner, Conn *c) noexcept nogil:
+    conn_finish((<HttpServer *>owner).r, c, False)
+
+
+cdef void refused_closed(void *owner, Conn *c) noexcept nogil:
+    (<HttpServer *>owner).gate.waiting -= 1
+    httpconn_closed(owner, c)
 
 
 # ---- a request ----
@@ -218,6 +260,8 @@ cdef int route_at(const WsServer *w, Slice path) noexcept nogil:
 cdef void upgrade(HttpServer *h, Exchange *x, int route) noexcept nogil:
     """The opening handshake: 101, and the connection is a WebSocket; or a response that refuses it."""
     cdef Handshake agreed
+    cdef Address told
+    cdef Address client
     cdef void *object = NULL
     cdef uint8_t *to
     cdef int status = handshake_check(x.request, h.ws.routes[route], &agreed)
@@ -227,6 +271,12 @@ cdef void upgrade(HttpServer *h, Exchange *x, int route) noexcept nogil:
     if status != 101:
         respond_status(x, status, b"")
         return
+    if h.gate != NULL:
+        client = exchange_client(x, &told)[0]
+        status = gate_upgrade(h.gate, x.c, &client)
+        if status != 101:
+            respond_status(x, status, RETRY_SOON if status == 429 else RETRY_LATER)
+            return
     if h.ws.routes[route].handler != NULL:
         object = h.upgrade(h.owner, x, h.ws.routes[route], &agreed.protocol)
         if object == NULL:
@@ -239,6 +289,7 @@ cdef void upgrade(HttpServer *h, Exchange *x, int route) noexcept nogil:
     to = handshake_head(to, &agreed)
     head_count(x, 101)
     head_end(x, to)
-    wsconn_open(h.ws, x.c, route, &agreed.terms if agreed.compressed else NULL, object)
+    if wsconn_open(h.ws, x.c, route, &agreed.terms if agreed.compressed else NULL, object) and h.gate != NULL:
+        gate_upgraded(h.gate, x.c, &client)
     if h.r.shutting_down:
         wsconn_shutdown(h.ws, x.c)

@@ -9,6 +9,7 @@ signatures and documentation say of it.
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -193,6 +194,39 @@ class HostName(Text):
         if re.fullmatch(r"([^:]*|\[.*\]):[0-9]*", value):
             raise ValueError(f"{name}: {value!r} has a port in it: ports go in ports")
         return value  # type: ignore[no-any-return]
+
+
+class Network(Text):
+    """An address, a network, or "unix": whoever connects to a Unix-domain socket."""
+
+    def __init__(self) -> None:
+        super().__init__("NETWORK")
+
+    def check(self, name: str, value: Any) -> str:
+        if super().check(name, value) == "unix":
+            return "unix"
+        try:
+            network = ipaddress.ip_network(value, strict=False)
+            exact = ipaddress.ip_network(value.partition("/")[0]).network_address == network.network_address
+        except ValueError:
+            raise ValueError(
+                f'{name}: {value!r} is not an address, a network such as "10.0.0.0/8" or "2001:db8::/32", or "unix"'
+            ) from None
+        if "%" in value:
+            raise ValueError(f"{name}: {value!r} has a zone in it: give the address alone")
+        if not exact:
+            raise ValueError(f"{name}: {value!r} has more bits in it than count: write {str(network)!r}")
+        mapped = network.network_address.ipv4_mapped if isinstance(network, ipaddress.IPv6Network) else None
+        if mapped is not None and network.prefixlen >= 96:
+            return str(ipaddress.ip_network((mapped, network.prefixlen - 96)))
+        return str(network)
+
+    def export(self, value: str) -> tuple[bytes, int] | None:  # type: ignore[override]
+        """The address's bytes, and how many bits of them count; None for "unix"."""
+        if value == "unix":
+            return None
+        network = ipaddress.ip_network(value)
+        return network.network_address.packed, network.prefixlen
 
 
 class Token(Text):

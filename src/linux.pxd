@@ -165,7 +165,7 @@ cdef extern from *:
     # tcp(7)
     int64_t tcp_acknowledged "c1m_acknowledged"(int fd) noexcept nogil
 
-    # ip(7), ipv6(7), inet_ntop(3)
+    # ip(7), ipv6(7), inet_ntop(3), inet_pton(3)
     struct in_addr:
         pass
     struct in6_addr:
@@ -176,7 +176,8 @@ cdef extern from *:
         in6_addr sin6_addr
     struct sockaddr_storage:
         unsigned short ss_family
-    int AF_INET, AF_INET6, AF_UNIX
+    int AF_UNSPEC, AF_INET, AF_INET6, AF_UNIX
+    int inet_pton(int family, const char *text, void *to) noexcept nogil
     const char *inet_ntop(int family, const void *address, char *to, unsigned int n) noexcept nogil
 
     # pthread_self(3), pthread_mutex_lock(3), pthread_cond_timedwait(3)

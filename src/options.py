@@ -32,6 +32,7 @@ from c1m.kinds import (
     MediaType,
     MediaTypes,
     Mode,
+    Network,
     Origin,
     Path,
     Places,
@@ -45,16 +46,21 @@ from c1m.kinds import (
     check_total,
     fnmatch_pattern,
 )
-from c1m.site import CODINGS, COMPRESSION, LIMITS, WHEN_SLOW
+from c1m.site import CODINGS, COMPRESSION, FORWARDED, LIMITS, WHEN_SLOW
 
 MAX_MESSAGE = (1 << 31) - 1      # bytes
 MAX_PING_INTERVAL = 45.0         # seconds, by default: nginx and load balancers drop what is silent for 60
 MAX_CACHE_FILES = 1 << 22
+MAX_CONNECTIONS = 1 << 24        # c1m.reactor's MAX_TABLE
+MAX_UPGRADES = 1_000_000         # a second
+MAX_NETWORKS = 1024              # each connection's address is held against one after another
 MAX_CACHE_BYTES = 1 << 40
 MAX_MEDIA_TYPES = 1024           # beside those that are known; each takes two of the 4096 in c1m.naming at most
 MAX_DURATIONS = 56               # of silence before a ping, and from there to the end, of all routes: c1m.reactor has
                                  # room for 63, of which the server's own timeouts take five
-GROUPS = ("Load", "Listening", "Files", "HTTP", "WebSocket", "Limits and timeouts", "Log", "Report", "Command")
+GROUPS = (
+    "Load", "Listening", "Proxies", "Files", "HTTP", "WebSocket", "Limits and timeouts", "Log", "Report", "Command",
+)  # fmt: skip
 """The groups of options in the help, in this order."""
 EXPOSED = ("Accept-Ranges", "Content-Encoding", "Content-Range", "Date", "ETag")
 """Of the fields that c1m itself sends, those that scripts of other origins may not read unless they are named."""
@@ -233,6 +239,56 @@ class ServerOptions(Options, group="Limits and timeouts"):
         shown=": as the umask has it",
         flag=Flag("Permissions of the Unix sockets, in octal, such as 660."),
         group="Listening",
+    )
+    proxy_protocol: tuple[str, ...] = option(
+        (),
+        Several(Network(), str, MAX_NETWORKS),
+        """proxies that begin each connection with a PROXY header, version 1 or 2: addresses, networks such as
+        ``"10.0.0.0/8"``, ``"unix"`` for all who connect to a Unix socket. The header says who the client is; a
+        connection from there without one is closed. Any other connection is its own, and such a header a bad
+        request""",
+        flag=Flag("Address or network of proxies that begin each connection with a PROXY header, or unix."),
+        group="Proxies",
+    )
+    trusted_proxies: tuple[str, ...] = option(
+        (),
+        Several(Network(), str, MAX_NETWORKS),
+        """proxies whose requests name their client, written as for proxy_protocol. What a list of addresses says is
+        believed from its end on, up to the first that is not one of these: that is the client, in the access log, for
+        handlers and in limits by address""",
+        flag=Flag("Address or network of proxies whose requests name their client, or unix.", "--trusted-proxy"),
+        group="Proxies",
+    )
+    forwarded: str = option(
+        FORWARDED[0],
+        Choice(FORWARDED),
+        """the field in which trusted_proxies name their client: X-Forwarded-For, or Forwarded (RFC 7239). Only this
+        one is read: a proxy that writes the one passes the other on as the client wrote it. One of {range}""",
+        flag=Flag("Field in which trusted proxies name their client."),
+        group="Proxies",
+    )
+    max_connections: int | None = option(
+        None,
+        Amount(1, MAX_CONNECTIONS),
+        """connections at once. Each beyond has its first request answered with 503 and is closed""",
+        shown=" None: as many as there are descriptors",
+        flag=Flag("Connections at once; more are answered with 503."),
+    )
+    max_connections_per_address: int | None = option(
+        None,
+        Amount(1, MAX_CONNECTIONS),
+        """the same for each address, of IPv6 for each /64. A connection of proxy_protocol's is its client's; one of
+        trusted_proxies is nobody's until it becomes a WebSocket, and its client's then. Unix sockets have none""",
+        shown=" None: any number",
+        flag=Flag("Connections at once for each address, of IPv6 for each /64."),
+    )
+    max_upgrades_per_address: int | None = option(
+        None,
+        Amount(1, MAX_UPGRADES),
+        """new WebSockets a second for each such address, and as many at once after a second without; one more is
+        answered with 429""",
+        shown=" None: any number",
+        flag=Flag("New WebSockets a second for each address; more are answered with 429."),
     )
     head_timeout: float = option(
         10.0, Seconds(), "seconds that a request may take from its first byte to its last",

@@ -2,6 +2,7 @@
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from c1m.address cimport Address
 from c1m.buf cimport Block
 from c1m.linux cimport CLOCK_MONOTONIC, clock_gettime, epoll_event, sockaddr, timespec
 
@@ -31,6 +32,8 @@ cdef enum ConnFlag:              # Conn.flags; the upper byte is the protocol's 
     NO_BACKPRESSURE = 0x4000     # read however much output waits: the application bounds that itself
     BATCHED = 0x8000             # its events come after the others' of an iteration: see Callbacks.release
     CONNECTING = 0x10000         # ours to another server, not there yet
+    COUNTED = 0x20000            # the application counts it: Callbacks.uncount is called when it closes
+    COUNTED_BY_ADDRESS = 0x40000  # and for its address, which only the application tells from other COUNTED ones
     OWN_FLAG = 0x1000000         # the protocol's first; seven more follow
 
 cdef struct Segment:             # some bytes of a block, waiting to be sent
@@ -61,10 +64,6 @@ cdef struct Conn:                # 64 bytes, one cache line; its index in the ta
     SendQueue *output            # NULL while idle
     void *session                # the protocol's own: all that an idle connection does not need; NULL while idle
 
-cdef struct Peer:                # a client's address: after a reset the kernel can't be asked any more
-    uint8_t family               # AF_INET or AF_INET6; of any other there is no address
-    uint8_t[16] address
-
 cdef struct TimeoutClass:        # connections whose deadline lies the same duration ahead, soonest first
     uint32_t ticks
     int32_t first, last          # fds, -1 for none
@@ -80,6 +79,7 @@ ctypedef void (*event_t)(void *owner, Conn *c) noexcept nogil
 ctypedef void (*failed_t)(void *owner, Conn *c, int fault) noexcept nogil
 ctypedef void (*note_t)(void *app, int what, int64_t number) noexcept nogil
 ctypedef bint (*woken_t)(void *app) noexcept nogil
+ctypedef bint (*admit_t)(void *app, Conn *c) noexcept nogil
 ctypedef void (*call_t)(void *app) noexcept nogil
 
 cdef enum Note:                  # what the reactor has to say for the log, with a number
@@ -107,6 +107,8 @@ cdef struct Callbacks:           # what the reactor calls of the application as 
     call_t alarm                 # the time that reactor_alarm set has come
     call_t ended                 # every connection is closed, and no iteration follows
     call_t release               # a stage of the iteration is over: let go of what was taken for it (the GIL)
+    admit_t admit                # a connection was accepted; False: it speaks something else first. NULL: it may
+    event_t uncount              # a COUNTED one closes; the first argument is `app`
 
 cdef enum:
     MAX_TIMEOUT_CLASSES = 64
@@ -114,7 +116,6 @@ cdef enum:
     WRITE_BUFFER = 256 << 10
     MAX_UNSENT = 256 << 10       # queued bytes above which a connection is read no further
     SEGMENT_COST = 96            # bytes of memory that a segment takes beside those it sends
-    MAX_PEER_TEXT = 46           # an address as text, with its final zero (INET6_ADDRSTRLEN)
 
 cdef struct Reactor:
     int epoll
@@ -124,7 +125,7 @@ cdef struct Reactor:
     Conn *table
     SendQueue *queues            # by fd, too
     uint16_t *queues_used        # of each QUEUE_CHUNK of them; QUEUES_TOUCHED: none, but memory is to be given back
-    Peer *peers                  # by fd, too; NULL where no address is kept
+    Address *peers               # by fd, too: after a reset the kernel can't be asked any more; NULL: none is kept
     epoll_event *events
     int32_t *batched             # events of BATCHED connections, by index
     Protocol[MAX_PROTOCOL_NUMBER] protocols
@@ -215,7 +216,6 @@ cdef size_t conn_drop(Reactor *r, Conn *c, uint32_t tag, size_t down_to) noexcep
 cdef bint conn_behind(const Reactor *r, const Conn *c) noexcept nogil
 cdef int64_t conn_taken(const Reactor *r, const Conn *c) noexcept nogil
 cdef void conn_pause(Reactor *r, Conn *c, bint paused) noexcept nogil
-cdef void conn_peer(const Reactor *r, const Conn *c, char *to) noexcept nogil
 cdef void conn_finish(Reactor *r, Conn *c, bint linger) noexcept nogil
 cdef void conn_close(Reactor *r, Conn *c) noexcept nogil
 cdef void reactor_wake(Reactor *r) noexcept nogil
@@ -236,6 +236,10 @@ cdef inline int fd_of(const Reactor *r, const Conn *c) noexcept nogil:
 cdef inline uint64_t handle_of(const Reactor *r, const Conn *c) noexcept nogil:
     """Names a connection beyond this iteration; never 0. Reused after 2**32 connections of one fd, in a day or more."""
     return <uint64_t>c.generation << 32 | <uint32_t>fd_of(r, c)
+
+cdef inline Address *conn_peer(const Reactor *r, const Conn *c) noexcept nogil:
+    """Where a connection was accepted from; NULL where addresses are not kept."""
+    return NULL if r.peers == NULL else &r.peers[fd_of(r, c)]
 
 cdef inline Conn *conn_of(const Reactor *r, uint64_t handle) noexcept nogil:
     """The connection that handle_of once named; NULL if it has gone."""

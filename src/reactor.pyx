@@ -35,6 +35,7 @@ Invariants a change must keep:
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
+from c1m.address cimport Address
 from c1m.buf cimport block_copy, block_ref, block_unref, static_assert
 from c1m.linux cimport (
     AF_INET, AF_INET6, AF_UNIX, CLOCK_MONOTONIC_COARSE, CLOCK_REALTIME_COARSE, CLOCK_THREAD_CPUTIME_ID,
@@ -44,7 +45,7 @@ from c1m.linux cimport (
     MAP_PRIVATE, PROT_READ, PROT_WRITE, RLIMIT_NOFILE, SHUT_RDWR, SO_ERROR, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM,
     SOL_SOCKET, TCP_NODELAY, accept4, c_bind, c_connect, c_read, c_write, clock_gettime, close, epoll_create1,
     epoll_ctl, epoll_event, epoll_wait, errno, eventfd, forks_seen, free_bytes, getrlimit, getsockopt, give_back,
-    ignore_sigpipe, inet_ntop, iovec, keep_freed, madvise, mmap, munmap, pthread_self, rlimit_t, setrlimit, setsockopt,
+    ignore_sigpipe, iovec, keep_freed, madvise, mmap, munmap, pthread_self, rlimit_t, setrlimit, setsockopt,
     shutdown, sockaddr, sockaddr_in, sockaddr_in6, sockaddr_storage, socket, timespec, watch_forks,
 )
 from c1m.transport cimport (
@@ -144,7 +145,8 @@ cdef void conn_open(Reactor *r, int fd) noexcept nogil:
         if entry_watch(r, fd, FIRST_PROTOCOL, EPOLLIN | EPOLLRDHUP | EPOLLET):
             r.connections += 1
             r.accepted += 1
-            protocol_of(r, &r.table[fd]).opened(protocol_of(r, &r.table[fd]).owner, &r.table[fd])
+            if r.on.admit == NULL or r.on.admit(r.on.app, &r.table[fd]):
+                protocol_of(r, &r.table[fd]).opened(protocol_of(r, &r.table[fd]).owner, &r.table[fd])
             return
         fault = errno
     close(fd)
@@ -154,19 +156,12 @@ cdef void conn_open(Reactor *r, int fd) noexcept nogil:
         r.on.note(r.on.app, NOTE_UNWATCHED, fault)
 
 
-cdef void conn_peer(const Reactor *r, const Conn *c, char *to) noexcept nogil:
-    """Writes the client's numeric address, "-" where there is none or none was kept, to MAX_PEER_TEXT bytes."""
-    cdef const Peer *peer
-    to[0], to[1] = c'-', 0
-    if r.peers != NULL:
-        peer = &r.peers[fd_of(r, c)]
-        inet_ntop(peer.family, peer.address, to, MAX_PEER_TEXT)     # writes nothing for a Unix-domain socket
-
-
 cdef void conn_close(Reactor *r, Conn *c) noexcept nogil:
     """Nothing more goes in or out; `closed` follows at the end of the iteration."""
     if not c.flags & CLOSED:
         c.flags |= CLOSED
+        if c.flags & COUNTED:
+            r.on.uncount(r.on.app, c)
         r.closing[r.closing_n] = fd_of(r, c)
         r.closing_n += 1
         nudge(r)
@@ -273,9 +268,9 @@ cdef inline int conn_accept(Reactor *r, int listener) noexcept nogil:
     if 0 <= fd < r.size:
         r.peers[fd].family = <uint8_t>address.ss_family
         if address.ss_family == AF_INET:
-            memcpy(r.peers[fd].address, &(<sockaddr_in *>&address).sin_addr, 4)
+            memcpy(r.peers[fd].bytes, &(<sockaddr_in *>&address).sin_addr, 4)
         elif address.ss_family == AF_INET6:
-            memcpy(r.peers[fd].address, &(<sockaddr_in6 *>&address).sin6_addr, 16)
+            memcpy(r.peers[fd].bytes, &(<sockaddr_in6 *>&address).sin6_addr, 16)
     return fd
 
 
@@ -1326,7 +1321,7 @@ cdef bint descriptors_open(Reactor *r) noexcept nogil:
 cdef bint reactor_keep_peers(Reactor *r) noexcept nogil:
     """Has conn_peer know the addresses of connections that come from now on. False: memory is out."""
     if r.peers == NULL:
-        r.peers = <Peer *>reserved(r.size * sizeof(Peer))
+        r.peers = <Address *>reserved(r.size * sizeof(Address))
     return r.peers != NULL
 
 
@@ -1341,7 +1336,7 @@ cdef void reactor_free(Reactor *r) noexcept nogil:
     release(r.table, r.size * sizeof(Conn))
     release(r.queues, (r.size + QUEUE_CHUNK) * sizeof(SendQueue))
     release(r.queues_used, (r.size // QUEUE_CHUNK + 1) * sizeof(uint16_t))
-    release(r.peers, r.size * sizeof(Peer))
+    release(r.peers, r.size * sizeof(Address))
     release(r.ready.fds, (<size_t>r.ready.mask + 1) * sizeof(int32_t))
     release(r.flush.fds, (<size_t>r.flush.mask + 1) * sizeof(int32_t))
     release(r.closing, r.size * sizeof(int32_t))

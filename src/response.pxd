@@ -3,9 +3,11 @@
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 from c1m.accesslog cimport Log
+from c1m.address cimport Address, networks_have
 from c1m.buf cimport Slice
-from c1m.http cimport HttpRequest
-from c1m.reactor cimport Conn, Reactor, conn_commit
+from c1m.forwarded cimport Forwarding, forwarded_client
+from c1m.http cimport HTTP_REQUEST, HttpRequest
+from c1m.reactor cimport Conn, Reactor, conn_commit, conn_peer
 from c1m.semantics cimport DATE_SIZE
 
 cdef enum:
@@ -15,6 +17,7 @@ cdef enum:
 cdef struct Responder:           # what all responses of a server share
     Reactor *r
     Log *log                     # the access log, NULL for none
+    const Forwarding *forwarding          # NULL: no proxy is trusted
     int64_t date_s               # the second that `date` shows
     uint8_t[DATE_SIZE] date
     uint64_t requests
@@ -65,6 +68,21 @@ cdef inline void exchange_begin(Exchange *x, Responder *out, Conn *c, const Http
     x.by_origin, x.vary, x.keep, x.own_fields = False, NULL, False, 0
     x.status, x.length, x.head_sent = 0, 0, 0
     out.requests += 1
+
+cdef inline const Address *exchange_client(const Exchange *x, Address *told) noexcept nogil:
+    """Who the request is from, NULL where no addresses are kept; told: where to put what a proxy says of that.
+
+    Of a request that could not be read nothing is believed: its last fields, which count, may be missing.
+    """
+    cdef const Address *peer = conn_peer(x.out.r, x.c)
+    if (
+        x.out.forwarding == NULL or peer == NULL or x.request.kind != HTTP_REQUEST
+        or not networks_have(&x.out.forwarding.trusted, peer)
+    ):
+        return peer
+    told[0] = peer[0]
+    forwarded_client(x.out.forwarding, &x.request.head, told)
+    return told
 
 cdef inline uint8_t *put_length(Exchange *x, uint8_t *to, int64_t n) noexcept nogil:
     """Content-Length and the head's end."""

@@ -13,9 +13,10 @@ from libc.stdlib cimport free
 from libc.string cimport strlen
 
 from c1m.accesslog cimport Line, line_copy, log_line, log_write
+from c1m.address cimport MAX_ADDRESS_TEXT, Address, address_text
 from c1m.buf cimport Slice, put, put_number, put_text
 from c1m.http cimport ASKS_KEEP_ALIVE, HEAD, head_other
-from c1m.reactor cimport CLOSED, MAX_PEER_TEXT, Conn, conn_finish, conn_peer, conn_reserve, conn_unsent
+from c1m.reactor cimport CLOSED, Conn, conn_finish, conn_reserve, conn_unsent
 from c1m.semantics cimport DATE_SIZE, http_date
 
 cdef const char *ALLOWED = b"Allow: GET, HEAD, OPTIONS\r\n"
@@ -184,11 +185,12 @@ cdef void respond_failure(Exchange *x, int status) noexcept nogil:
 
 cdef void exchange_log(Exchange *x) noexcept nogil:
     """Logs a response; one whose body the client does not take at once, when it was sent or the connection ends."""
-    cdef char[MAX_PEER_TEXT] peer
+    cdef char[MAX_ADDRESS_TEXT] client
+    cdef Address told
     cdef Line line
     cdef int64_t unsent = 0
-    conn_peer(x.out.r, x.c, peer)
-    log_line(x.out.log, &line, peer, x.request, x.status,
+    address_text(exchange_client(x, &told), client)
+    log_line(x.out.log, &line, client, x.request, x.status,
              0 if x.request.method == HEAD or x.status == 304 else x.length, x.out.r.unix_s)
     if line.length and x.c.flags & CLOSED:
         unsent = line.length - max(<int64_t>(x.out.r.current_sent - x.head_sent), 0)

@@ -75,6 +75,12 @@ class Server:
         host: str | Iterable[str] = "127.0.0.1",
         unix: _Path | Iterable[_Path] = (),
         unix_mode: int | None = None,
+        proxy_protocol: str | Iterable[str] = (),
+        trusted_proxies: str | Iterable[str] = (),
+        forwarded: str = "x-forwarded-for",
+        max_connections: int | None = None,
+        max_connections_per_address: int | None = None,
+        max_upgrades_per_address: int | None = None,
         head_timeout: float = 10.0,
         keep_alive_timeout: float = 75.0,
         write_timeout: float = 60.0,
@@ -283,7 +289,9 @@ class Server:
         by_name = ServerOptions.options["mime_types"].kind.export(types)
         site = Site(
             **self._options.export(
-                "head_timeout", "keep_alive_timeout", "write_timeout", "cache_files", "cache_bytes"
+                "head_timeout", "keep_alive_timeout", "write_timeout", "cache_files", "cache_bytes", "proxy_protocol",
+                "trusted_proxies", "forwarded", "max_connections", "max_connections_per_address",
+                "max_upgrades_per_address",
             ),
             mime_types=by_name | {None: self._options.export("default_type")["default_type"]},
             listing=Listings().page,

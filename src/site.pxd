@@ -3,6 +3,8 @@
 from libc.stdint cimport uint8_t
 
 from c1m.calls cimport Calls
+from c1m.forwarded cimport Forwarding
+from c1m.gate cimport Gate
 from c1m.httpconn cimport HttpServer
 from c1m.mailbox cimport Mailbox
 from c1m.reactor cimport Reactor
@@ -14,6 +16,8 @@ cdef struct Parts:               # what the reactor's callbacks reach, with no o
     Mailbox *mailbox
     Static files
     HttpServer http
+    Forwarding forwarding
+    Gate gate
     Calls calls
     uint8_t alarm_timeout
 

@@ -6,6 +6,7 @@ from c1m.websocket import Application, Handler
 
 CODINGS: tuple[str, ...]
 COMPRESSION: tuple[str | None, ...]
+FORWARDED: tuple[str, ...]
 LIMITS: dict[str, int]
 WHEN_SLOW: tuple[str, ...]
 
@@ -20,6 +21,12 @@ class Site(Application):
         cache_bytes: int,
         mime_types: dict[bytes | None, tuple[bytes, bool]],
         listing: Callable[[int, int, bytes, bool, bool, int], tuple[bytes, bytes]],
+        max_connections: int | None,
+        max_connections_per_address: int | None,
+        max_upgrades_per_address: int | None,
+        proxy_protocol: list[tuple[bytes, int] | None],
+        trusted_proxies: list[tuple[bytes, int] | None],
+        forwarded: int,
     ) -> None: ...
     def mount(
         self,

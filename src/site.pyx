@@ -10,21 +10,27 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from c1m.accesslog cimport log_free, log_lost, log_new, log_take
+from c1m.address cimport Networks, networks_add, networks_free, networks_init
 from c1m.buf cimport Slice
 from c1m.calls cimport (
-    call_list, call_note, call_unagreed, call_unreadable, call_upgrade, calls_release, handler_events, silent_events,
+    call_list, call_note, call_refused, call_unagreed, call_unreadable, call_upgrade, calls_release, handler_events,
+    silent_events,
 )
 from c1m.coding cimport CODINGS as CODINGS_N, IDENTITY, Coding
 from c1m.deflate cimport DeflateSettings
 from c1m.files cimport (
     MAX_INDEX_NAMES, MAX_ROOTS, Root, files_forget, files_free, files_index, files_init, files_root,
 )
+from c1m.gate cimport (
+    BAD_PROXY, OVER_ADDRESS, OVER_CONNECTIONS, OVER_UPGRADES, gate_admit, gate_free, gate_init, gate_uncount,
+)
 from c1m.httpconn cimport http_server_init
+from c1m.limits cimport limits_forget, limits_init
 from c1m.mailbox cimport mailbox_close, mailbox_free, mailbox_init, mailbox_run
 from c1m.naming cimport MAX_NAME, MAX_TYPED, MediaType, Rule, Rules, coding_name, types_set
 from c1m.pubsub cimport hub_free, hub_init
 from c1m.reactor cimport (
-    Callbacks, reactor_alarm, reactor_close_all, reactor_keep_peers, reactor_trim, timeout_class,
+    Callbacks, Conn, reactor_alarm, reactor_close_all, reactor_keep_peers, reactor_trim, timeout_class,
 )
 from c1m.static cimport MAX_CORS, MAX_MOUNTS, MAX_RULES, Mount, mount_add
 from c1m.websocket cimport Application, Handler
@@ -48,6 +54,8 @@ WHEN_SLOW = ("close", "drop-newest", "drop-oldest", "latest")
 """What route()'s when_slow means, by number: wsconn's WhenSlow."""
 COMPRESSION = (None, "shared", "dedicated")
 """And its compression."""
+FORWARDED = ("x-forwarded-for", "forwarded")
+"""What Site's forwarded means, by number."""
 CODINGS = tuple(coding_name(<Coding>i).decode() for i in range(<int>IDENTITY + 1, <int>CODINGS_N))
 """The names of content codings that mount()'s encodings may have."""
 
@@ -66,6 +74,7 @@ cdef void site_alarm(void *app) noexcept nogil:
     """Once in a while, whatever comes or does not."""
     cdef Parts *p = <Parts *>app
     files_forget(&p.files.files, p.r.now_ms)
+    limits_forget(&p.gate.limits, p.r.now_ms * 1000000)
     reactor_trim(p.r)
     reactor_alarm(p.r, p.alarm_timeout)
 
@@ -78,6 +87,14 @@ cdef void site_release(void *app) noexcept nogil:
     calls_release(&(<Parts *>app).calls)
 
 
+cdef bint site_admit(void *app, Conn *c) noexcept nogil:
+    return gate_admit(&(<Parts *>app).gate, c)
+
+
+cdef void site_uncount(void *app, Conn *c) noexcept nogil:
+    gate_uncount(&(<Parts *>app).gate, c)
+
+
 # ---- the site as Python sees it ----
 
 cdef class Site(Application):
@@ -87,12 +104,15 @@ cdef class Site(Application):
     client, a request may take to come whole, a connection may idle between requests. cache_files, cache_bytes: bounds
     of the cache. mime_types: media types by extension, with its dot, or by name, as bytes, each with whether a charset
     is said of it; None names the default. listing: makes the page that lists a directory, as
-    c1m.listing.Listings.page does.
+    c1m.listing.Listings.page does. max_connections, max_connections_per_address, max_upgrades_per_address: None for any
+    number. proxy_protocol, trusted_proxies: None for a Unix-domain socket, or an address of 4 or 16 bytes and how many
+    bits of it count. forwarded: by FORWARDED.
     Raises MemoryError, OSError, ValueError.
     """
 
     def __cinit__(self, *, int64_t write_timeout_ms, head_timeout_ms, keep_alive_timeout_ms, int cache_files,
-                  size_t cache_bytes, dict mime_types, listing):
+                  size_t cache_bytes, dict mime_types, listing, max_connections, max_connections_per_address,
+                  max_upgrades_per_address, proxy_protocol, trusted_proxies, int forwarded):
         cdef Parts *p = &self.parts
         memset(p, 0, sizeof(Parts))
         self.kept = [listing]
@@ -119,7 +139,25 @@ cdef class Site(Application):
                                MediaType(Slice(<bytes>name, len(name)), is_text)):
                 raise ValueError("too many media types")
         p.r.on = Callbacks(app=p, note=site_note, woken=site_woken, alarm=site_alarm, ended=site_ended,
-                           release=site_release)
+                           release=site_release, admit=NULL, uncount=site_uncount)
+        p.forwarding.standard = forwarded
+        networks_fill(&p.forwarding.trusted, trusted_proxies)
+        networks_fill(&p.gate.proxies, proxy_protocol)
+        p.gate.most = max_connections or 0
+        if trusted_proxies:
+            p.http.out.forwarding = &p.forwarding
+            self.keep_peers()
+        if proxy_protocol or max_connections or max_connections_per_address or max_upgrades_per_address:
+            self.keep_peers()
+            gate_init(&p.gate, p.r, &p.forwarding.trusted)
+            p.gate.owner, p.gate.refused = &p.calls, call_refused
+            p.gate.timeout, p.gate.refusing = p.http.head_timeout, p.http.refusing
+            p.http.gate = &p.gate
+            p.r.on.admit = site_admit
+        if max_connections_per_address or max_upgrades_per_address:
+            connections, upgrades = max_connections_per_address or 0, max_upgrades_per_address or 0
+            if not limits_init(&p.gate.limits, connections, upgrades, p.r.size):
+                raise MemoryError
         p.alarm_timeout = self.timeout(ALARM_MS)
         reactor_alarm(p.r, p.alarm_timeout)
 
@@ -135,6 +173,9 @@ cdef class Site(Application):
         ws_server_free(&self.ws)
         hub_free(&self.hub)
         mailbox_free(&self.mailbox)
+        gate_free(&self.parts.gate)
+        networks_free(&self.parts.gate.proxies)
+        networks_free(&self.parts.forwarding.trusted)
         log_free(self.parts.http.out.log)
 
     cdef uint8_t timeout(self, ms) except 0:
@@ -258,11 +299,19 @@ cdef class Site(Application):
         self.reraise()
 
     def counters(self):
-        """Every counter, as a dict; sums since the start but for `connections` and `websockets`, which are now."""
+        """Every counter, as a dict; sums since the start but for `connections` and `websockets`, which are now, and
+        `limited_addresses`: how many the limits know of."""
         cdef Parts *p = &self.parts
         return super().counters() | {
             "requests": p.http.out.requests,
             "answers": {f"{i}xx": p.http.out.statuses[i] for i in range(1, 6)},
+            "refused": {
+                "max_connections": p.gate.counts[<int>OVER_CONNECTIONS],
+                "max_connections_per_address": p.gate.counts[<int>OVER_ADDRESS],
+                "max_upgrades_per_address": p.gate.counts[<int>OVER_UPGRADES],
+                "proxy_protocol": p.gate.counts[<int>BAD_PROXY],
+            },
+            "limited_addresses": p.gate.limits.count,
             "websockets": self.ws.open,
             "upgrades": self.ws.upgrades,
             "messages": self.ws.messages,
@@ -280,6 +329,18 @@ cdef class Site(Application):
             "topics": self.hub.topics.count,
             "log_lines_dropped": 0 if p.http.out.log == NULL else p.http.out.log.dropped,
         }
+
+
+cdef networks_fill(Networks *to, networks):
+    """Those that Site is given. Raises MemoryError."""
+    if not networks_init(to, len(networks)):
+        raise MemoryError
+    for network in networks:
+        if network is None:
+            to.local = True
+        else:
+            address, bits = network
+            networks_add(to, Slice(<bytes>address, len(address)), bits)
 
 
 cdef int slices(Slice *to, items) except -1:

@@ -202,7 +202,8 @@ cdef class Request:
 
     path (str): of the URL, unescaped. query (str): what follows its question mark, as it came. headers (dict of str to
     str): names in lower case; the values of a name that came twice are joined by commas, those of Cookie by semicolons.
-    cookies (dict of str to str). remote (str): the client's address, "" for a Unix-domain socket.
+    cookies (dict of str to str). remote (str): the client's address, "" for a Unix-domain socket; where a proxy stands
+    between, what that says, if Server's proxy_protocol or trusted_proxies has it.
     """
 
     @property

@@ -31,7 +31,7 @@ class Wrong(Exception):
 
 class Check(NamedTuple):
     name: str
-    needs: tuple[str, ...]       # programs, and keys of MODULES
+    needs: tuple[str, ...]       # programs, paths of files, and keys of MODULES
     run: Callable[[Path], str]
 
 
@@ -155,7 +155,8 @@ def missing(need: str) -> str | None:
         interpreter, _, module = need.partition(":")
         done = subprocess.run([PYTHONS[interpreter], "-c", MODULES[need]], capture_output=True)
         return f"{module} for {interpreter}" if done.returncode else None
-    return None if shutil.which(need, path=f"{os.environ['PATH']}:/usr/sbin") else need
+    there = os.path.exists(need) if need.startswith("/") else shutil.which(need, path=f"{os.environ['PATH']}:/usr/sbin")
+    return None if there else need
 
 
 def made(each: Check) -> str:

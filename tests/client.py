@@ -32,8 +32,10 @@ def until(condition, what):
     return value
 
 
-def connected(address, receive_buffer=None):
-    """A socket connected to a port of 127.0.0.1, a (host, port) pair, or the path of a Unix socket."""
+def connected(address, receive_buffer=None, source=None):
+    """A socket connected to a port of 127.0.0.1, a (host, port) pair, or the path of a Unix socket; from a source
+    address.
+    """
     if isinstance(address, (str, Path)):
         family, address = socket.AF_UNIX, str(address)
     else:
@@ -46,6 +48,8 @@ def connected(address, receive_buffer=None):
     if receive_buffer is not None:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     try:
+        if source is not None:
+            made.bind((source, 0))
         made.connect(address)
     except BaseException:
         made.close()
@@ -59,8 +63,8 @@ def connected(address, receive_buffer=None):
 class Wire:
     """A connection, and what it has received and not yet handed out."""
 
-    def __init__(self, address, receive_buffer=None):
-        self.socket = connected(address, receive_buffer)
+    def __init__(self, address, receive_buffer=None, source=None):
+        self.socket = connected(address, receive_buffer, source)
         self.unread = b""
 
     def __enter__(self):
@@ -199,8 +203,8 @@ def handshake(
 class WebSocket(Wire):
     """A client past its opening handshake."""
 
-    def __init__(self, address, target="/ws", receive_buffer=None, opening=None):
-        super().__init__(address, receive_buffer)
+    def __init__(self, address, target="/ws", receive_buffer=None, opening=None, source=None):
+        super().__init__(address, receive_buffer, source)
         try:
             self.send(opening or handshake(target))
             self.opening = Answer(self.take_line(b"\r\n\r\n") + b"\r\n\r\n", b"")

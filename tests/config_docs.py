@@ -18,6 +18,8 @@ def default(option):
         return option.shown.removeprefix(":").strip().replace("idle_timeout", "`idle_timeout`")
     if isinstance(kind, Switch):
         return f"`{str(value).lower()}`"
+    if value is None:
+        return "none"
     if isinstance(kind, Seconds):
         return f"`{value:g}`"
     if isinstance(kind, Amount):

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import oracle
+import proxies
 import vectors
 from oracle import (
     Event,
@@ -42,10 +43,10 @@ from oracle import (
     utf8_fault,
     ws_events,
 )
-from wire import BINARY, CLOSE, CONTINUATION, MASK, PING, PONG, TEXT, frame, message
+from wire import BINARY, CLOSE, CONTINUATION, HOST, MASK, PING, PONG, TEXT, frame, message, request
 
 from c1m import _probe_files as files
-from c1m import _probe_http
+from c1m import _probe_forwarded, _probe_http, _probe_proxyproto
 
 LONGEST = 50_000                     # bytes of an input: past every limit
 SHORT = 300                          # bytes of an input that is often used
@@ -342,6 +343,56 @@ DATE = Target(
     make_date,
 )
 
+# ---- proxy: a PROXY header, and each of its beginnings ----
+
+def check_proxy(data: bytes, cuts: list[int]) -> Hashable:
+    said = [_probe_proxyproto.header(data[:end]) for end in (*cuts, len(data))]
+    for event, end in zip(said, (*cuts, len(data)), strict=True):
+        agree(f"the first {end} bytes", event[:1] if event[0] == "fail" else event, proxies.header_event(data[:end]))
+    return said[-1], len({event[0] for event in said})
+
+
+PROXY = Target(
+    check_proxy,
+    [data for table in [*proxies.HEADERS.values(), proxies.HEADERS_NORMAL] for data, _ in table.values()],
+    [
+        proxies.SIGNATURE, b"PROXY ", b"TCP4 ", b"TCP6 ", b"UNKNOWN", b" ", b"\r\n", b"\r", b"\n", b"\0", b":", b".",
+        b"192.0.2.1", b"2001:db8::1", b"::ffff:1.2.3.4", b"65535", b"65536", b"0",
+        b"\x20\x00", b"\x21\x11", b"\x21\x21", b"\x21\x31", b"\x00\x0c", b"\x00\x24", b"\x00\xd8",
+        proxies.MUST_SUM, proxies.tlv(proxies.NOOP, b""), proxies.SOME, bytes(216), b"\xff\xff", b"x" * 93,
+    ],
+)
+
+# ---- forwarded: lines of the field that the first byte chooses ----
+
+FIELDS = ["x-forwarded-for", "forwarded"]
+TRUSTED = {name: _probe_forwarded.Trusted(proxies.EXPORTED, name == "forwarded") for name in FIELDS}
+
+
+def check_forwarded(data: bytes, cuts: list[int]) -> Hashable:
+    field = FIELDS[data[:1] > b"\x7f"]
+    text = bytes(c if 0x20 <= c < 0x7F or c in b"\t\n" else 0x2E for c in data[1:8000])
+    values = [line.strip(b" \t") for line in text.split(b"\n")[:90]]
+    head = request(fields=[HOST, *((field.encode(), value) for value in values)])
+    said = TRUSTED[field].client(proxies.PEER, head)
+    agree("the client", said, proxies.client_of(field, [value.decode() for value in values]))
+    return field, len(said), said == proxies.PEER, len(values), text.count(b'"') % 3
+
+
+FORWARDED = Target(
+    check_forwarded,
+    [
+        b"\0\xff"[FIELDS.index(field):][:1] + "\n".join(values).encode()
+        for table in [*proxies.FORWARDED.values(), proxies.FORWARDED_NORMAL] for field, values, _ in table.values()
+    ],
+    [
+        b",", b", ", b";", b"=", b'"', b"\\", b"[", b"]", b":", b"\n", b" ", b"\t", b"for=", b"For=\"", b"by=",
+        b"proto=https",
+        b"10.1.1.1", b"192.168.1.17", b"203.0.113.1", b"2001:db8:1::1", b"[2001:db8::1]:80", b"::ffff:10.0.0.1", b":80",
+        b":_x", b"unknown", b"_x", b"%eth0", b"256", b"a" * 60,
+    ],
+)
+
 # ---- path: from a document root nobody gets at what lies beside it ----
 
 CANARY = b"nobody may read this"
@@ -395,7 +446,7 @@ PATH = Target(
 
 TARGETS = {
     "path": PATH, "http": HTTP, "response": RESPONSE, "ws": WS, "utf8": UTF8, "date": DATE,
-    "range": RANGE, "condition": CONDITION, "coding": CODING,
+    "range": RANGE, "condition": CONDITION, "coding": CODING, "proxy": PROXY, "forwarded": FORWARDED,
 }
 
 

@@ -1,4 +1,4 @@
-"""Programs of others that tests start: nginx and Chromium."""
+"""Programs of others that tests start: proxies and Chromium."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,27 +22,42 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def nginx(place: Path, config: str, port: int) -> Iterator[None]:
-    """nginx in a directory of its own, as long as this is entered, once it listens on the port. The configuration has
-    `daemon off; master_process off;` in it. Ends the script where nginx is not installed, or ends itself at once.
+def running(
+    program: str, arguments: Sequence[str | Path], port: int, package: str, **environment: str
+) -> Iterator[None]:
+    """A program, as long as this is entered, once it listens on the port. Ends the script where it is not installed, or
+    ends itself at once.
     """
-    binary = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+    binary = shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin")
     if binary is None:
-        sys.exit("nginx is not installed: apt install nginx")
-    file = place / "nginx.conf"
-    file.write_text(config)
-    process = subprocess.Popen([binary, "-p", place, "-e", place / "error.log", "-c", file])
+        sys.exit(f"{program} is not installed: apt install {package}")
+    process = subprocess.Popen([binary, *arguments], env=os.environ | environment, stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    said: list[bytes] = []
+    reader = threading.Thread(target=lambda: said.extend(process.stderr or ()))
+    reader.start()
     try:
         while process.poll() is None:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
                 break
             time.sleep(0.01)
         else:
-            sys.exit(f"nginx ended with status {process.returncode}")
+            reader.join()
+            sys.exit(f"{program} ended with status {process.returncode}: {b''.join(said).decode()}")
         yield
     finally:
         process.terminate()
         process.wait()
+        reader.join()
+
+
+@contextlib.contextmanager
+def nginx(place: Path, config: str, port: int) -> Iterator[None]:
+    """nginx in a directory of its own. The configuration has `daemon off; master_process off;` in it."""
+    file = place / "nginx.conf"
+    file.write_text(config)
+    with running("nginx", ["-p", place, "-e", place / "error.log", "-c", file], port, "nginx"):
+        yield
 
 
 @contextlib.contextmanager

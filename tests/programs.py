@@ -4,7 +4,8 @@ behind it for these alone.
 A line tells how each check went. What this machine lacks for one is named, and the check skipped; with CI=true that
 fails. The exit status is 1 if anything did. For all of them:
 
-    apt install nginx curl wget wget2 rclone git aria2 zsync brotli dpkg-dev nodejs npm chromium chromium-driver
+    apt install nginx libnginx-mod-stream haproxy caddy curl wget wget2 rclone git aria2 zsync brotli dpkg-dev
+    apt install nodejs npm chromium chromium-driver
     pip install selenium websockets 'zarr>=3' fsspec aiohttp pandas
     python3 -m venv zarr2 && zarr2/bin/pip install 'zarr<3' fsspec aiohttp
 
@@ -32,6 +33,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import frontends  # noqa: F401  # declares checks, too
 import outside
 from checks import PATIENCE, PYTHONS, check, curl, expect, laid, main, noise, run, same_trees, served, tree, until
 

@@ -28,6 +28,8 @@ TEXTS = [
     "7", "12", "660", "on", "json", "shared", "latest", "2.5", "500ms", "64KiB", "7001-7003", "https://a.example",
     "x=text/x-x", "x=gzip", "utf-8", "*.a=max-age=5", "*.b=X-A=b", "X-A=b", "a.b", "-1", "x y", "a/b", "=", "", "\0",
     "é" * 200,
+    "192.0.2.0/24",
+    "2001:db8::/32",
 ]
 
 OPTIONS = [
@@ -506,7 +508,7 @@ def test_help_is_in_groups_and_fits_80_columns():
     text = CliRunner().invoke(main, ["serve", "--help"], terminal_width=78).stdout
     assert max(map(len, text.splitlines())) <= 78
     sections = dict(re.findall(r"^([A-Z][\w ]+):\n((?:  .*\n)+)", text, re.MULTILINE))
-    assert list(sections) == ["Listening", "Files", "WebSocket", "Limits and timeouts", "Log", "Command"]
+    assert list(sections) == ["Listening", "Proxies", "Files", "WebSocket", "Limits and timeouts", "Log", "Command"]
     for declaration in (ServerOptions, RootOptions, RouteOptions):
         for name, option in declaration.options.items():
             if option.flag is None:
