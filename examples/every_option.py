@@ -63,7 +63,11 @@ with tempfile.TemporaryDirectory() as directory:
         keep_alive_timeout=30,
         # Seconds that a client may leave unread what it asked for.
         write_timeout=20,
-        # Seconds that a stopping server waits for what is under way.
+        # Seconds over which a stopping server closes WebSockets one after another, and with which code: 1001, going
+        # away, or 1012, service restart. Few are closed at once: a millisecond for each is enough.
+        drain=5,
+        drain_code=1012,
+        # Seconds that it waits then for what is still under way.
         shutdown_timeout=2,
         # How many files are remembered, and how many bytes of small ones are held in memory.
         cache_files=4096,

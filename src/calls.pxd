@@ -23,4 +23,5 @@ cdef void call_unreadable(void *owner, Exchange *x, int fault) noexcept nogil
 cdef void call_unagreed(void *owner, const Exchange *x, const WsRoute *route) noexcept nogil
 cdef bint call_list(void *owner, Exchange *x, const Mount *m) noexcept nogil
 cdef void call_note(Calls *k, int what, int number) noexcept nogil
+cdef bint call_draining(Calls *k) noexcept nogil
 cdef void calls_release(Calls *k) noexcept nogil

@@ -21,7 +21,7 @@ from c1m.http cimport (
     http_resolve,
 )
 from c1m.reactor cimport (
-    Conn, Protocol, Reactor, conn_deadline, conn_ending, conn_finish, conn_reserve, protocol_add,
+    SHUTDOWN_SPREADS, Conn, Protocol, Reactor, conn_deadline, conn_ending, conn_finish, conn_reserve, protocol_add,
 )
 from c1m.response cimport (
     MAX_HEAD, Exchange, exchange_begin, exchange_done, exchange_log, head_count, head_end, respond_failure,
@@ -39,8 +39,8 @@ cdef void http_server_init(HttpServer *h, Reactor *r, Static *files, WsServer *w
     h.files, h.ws = files, ws
     protocol_add(r, Protocol(
         owner=h, opened=httpconn_opened, readable=httpconn_readable, drained=httpconn_drained,
-        expired=httpconn_expired, shutdown=httpconn_shutdown, closed=httpconn_closed, failed=NULL,
-        reads_while_writing=False,
+        expired=httpconn_expired, shutdown=httpconn_shutdown, spread=False, closed=httpconn_closed,
+        failed=NULL, reads_while_writing=False,
     ))
 
 
@@ -240,5 +240,5 @@ cdef void upgrade(HttpServer *h, Exchange *x, int route) noexcept nogil:
     head_count(x, 101)
     head_end(x, to)
     wsconn_open(h.ws, x.c, route, &agreed.terms if agreed.compressed else NULL, object)
-    if h.r.shutting_down:
+    if h.r.shutdown_stage >= SHUTDOWN_SPREADS:   # before that it is told with the others
         wsconn_shutdown(h.ws, x.c)

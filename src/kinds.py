@@ -73,16 +73,21 @@ class Kind:
 
 
 class Seconds(Kind):
-    """A duration. Its text is a number of seconds, or one with a unit: "500ms", "2m"."""
+    """A duration, or with `or_none` 0 for none. Its text is a number of seconds, or one with a unit: "500ms", "2m"."""
 
-    takes, metavar, range, suffix = "float", "SECONDS", "above 0, at most a year", "_ms"
+    takes, metavar, suffix = "float", "SECONDS", "_ms"
     toml = "seconds"
+
+    def __init__(self, or_none: bool = False) -> None:
+        self.or_none = or_none
+        self.range = "0, or above and at most a year" if or_none else "above 0, at most a year"
 
     def check(self, name: str, value: Any) -> float:
         if not isinstance(value, (int, float)) or isinstance(value, bool):
             raise TypeError(f"{name}: {value!r} is not a number of seconds")
-        if not 0 < value <= MAX_SECONDS:
-            raise ValueError(f"{name}: {value} is not above 0 seconds and at most a year")
+        if not 0 < value <= MAX_SECONDS and not (self.or_none and value == 0):
+            least = "0 seconds or more" if self.or_none else "above 0 seconds"
+            raise ValueError(f"{name}: {value} is not {least} and at most a year")
         return value
 
     def parse(self, text: str) -> float:
@@ -92,7 +97,7 @@ class Seconds(Kind):
         return float(found[1]) * UNITS_OF_TIME[found[2]]
 
     def export(self, value: float) -> int:
-        return max(1, round(value * 1000))
+        return max(1, round(value * 1000)) if value else 0
 
     def shown(self, value: float) -> str:
         return f"{value:g}"
@@ -128,6 +133,21 @@ class Amount(Kind):
 
     def shown(self, value: int) -> str:
         return f"{value >> 20} MiB" if self.metavar == "BYTES" and value % (1 << 20) == 0 else str(value)
+
+
+class Code(Amount):
+    """One of two numbers that mean something."""
+
+    def __init__(self, one: int, other: int) -> None:
+        super().__init__(one, other)
+        self.metavar, self.toml, self.range = f"{one}|{other}", f"{one} or {other}", f"{one}, {other}"
+
+    def check(self, name: str, value: Any) -> int:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(f"{name}: {value!r} is not an int")
+        if value not in (self.least, self.most):
+            raise ValueError(f"{name}: {value} is neither {self.least} nor {self.most}")
+        return value
 
 
 class Choice(Kind):

@@ -12,7 +12,8 @@ from libc.stdint cimport int64_t, uint8_t
 from c1m.linux cimport ENOMEM, pthread_self
 from c1m.reactor cimport (
     ASKED_SHUTDOWN, ASKED_STOP, LISTENER, SIGNALS, Reactor, listeners_close, poll_timeout, reactor_close_all,
-    reactor_forget, reactor_free, reactor_init, reactor_iterate, reactor_run, reactor_wake, reactor_watch,
+    reactor_forget, reactor_free, reactor_init, reactor_iterate, reactor_proceed, reactor_run, reactor_wake,
+    reactor_watch,
     shutdown_done, signals_unwatch,
 )
 
@@ -111,10 +112,23 @@ cdef class Loop:
         self.check_fault()
         return None if stopped or r.forked else poll_timeout(r)
 
-    def shutdown(self, int64_t grace_ms):
-        """Stops accepting, lets what is in flight finish for up to grace_ms, then ends run()."""
-        self.r.grace_ms = grace_ms
+    def shutdown(self, int64_t grace_ms, int64_t drain_ms):
+        """Stops accepting, tells the connections that are spread over up to drain_ms, lets what is in flight finish for
+        up to grace_ms more, then ends run()."""
+        self.r.grace_ms, self.r.drain_ms = grace_ms, drain_ms
         self.r.asked = max(self.r.asked, <int>ASKED_SHUTDOWN)
+        reactor_wake(&self.r)
+
+    def proceed(self):
+        """Says, on the reactor's thread, that the application has said its goodbyes: see Callbacks.draining."""
+        reactor_proceed(&self.r)
+
+    def left_ms(self):
+        """How many milliseconds a shutdown that is under way may still take."""
+        return max(0, self.r.shutdown_by_ms - self.r.now_ms)
+
+    def wake(self):
+        """Has the reactor make an iteration, if it can; counters() tells. Any thread may call it."""
         reactor_wake(&self.r)
 
     def stop(self):

@@ -22,6 +22,7 @@ from c1m.kinds import (
     CacheRules,
     Charset,
     Choice,
+    Code,
     Directory,
     Encodings,
     FileName,
@@ -251,8 +252,25 @@ class ServerOptions(Options, group="Limits and timeouts"):
         flag=Flag("Time that a client may leave what we send unread."),
     )
     shutdown_timeout: float = option(
-        3.0, Seconds(), "seconds that a stopping server waits for what is in flight",
+        3.0,
+        Seconds(),
+        "seconds that a stopping server waits for what is in flight, after the last WebSocket was sent its Close",
         flag=Flag("Time that a stopping server waits for what is in flight."),
+    )
+    drain: float = option(
+        10.0,
+        Seconds(or_none=True),
+        """seconds over which a stopping server spreads the Close frames of its WebSockets, evenly, so that their
+        clients do not all come back in the same moment; a millisecond for each is enough, so that few are closed
+        at once. 0 closes all at once""",
+        flag=Flag("Time over which a stopping server closes its WebSockets: a millisecond for each is enough."),
+    )
+    drain_code: int = option(
+        1001,
+        Code(1001, 1012),
+        """the code of these Close frames: 1001, going away, or 1012, service restart, where clients are to come
+        back""",
+        flag=Flag("Code of the Close frames then: going away, or service restart."),
     )
     cache_files: int = option(
         16384, Amount(1, MAX_CACHE_FILES), "how many files are remembered, the most recently asked for",
