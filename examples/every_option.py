@@ -57,6 +57,8 @@ with tempfile.TemporaryDirectory() as directory:
         unix=Path(directory, "c1m.sock"),
         # Their permissions. To connect takes the right to write. None: what the umask leaves.
         unix_mode=0o660,
+        # Sockets that somebody else has opened: objects, descriptors, or "systemd" for those that it hands in.
+        sockets=[],
         # Seconds for a request to come whole, from its first byte. Ends those who send a byte now and then.
         head_timeout=5,
         # Seconds that a connection may stay open without a request.

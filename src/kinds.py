@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import socket
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -344,6 +345,29 @@ class Port(Kind):
         if ports[-1] > self.most:
             raise ValueError(f"{ports[-1]} is not a TCP port (0 to {self.most})")
         return ports
+
+
+class ListeningSocket(Kind):
+    """A socket that somebody else has opened, or its descriptor, or "systemd" for all that it has handed in. Whether it
+    can be listened on is looked at when it is.
+    """
+
+    takes, noun, metavar, toml = "socket.socket | int | str", "a socket", "FD|systemd", 'descriptor, or "systemd"'
+    one = (socket.socket, int)
+
+    def check(self, name: str, value: Any) -> socket.socket | int | str:
+        if isinstance(value, bool) or not isinstance(value, (socket.socket, int, str)):
+            raise TypeError(f"{name}: {value!r} is neither a socket nor a descriptor")
+        if isinstance(value, str) and value != "systemd":
+            raise ValueError(f'{name}: {value!r} is neither a socket nor "systemd"')
+        if isinstance(value, int) and not 0 <= value < 1 << 31:
+            raise ValueError(f"{name}: {value} is not a descriptor")
+        return value
+
+    def parse(self, text: str) -> int | str:
+        if text != "systemd" and not re.fullmatch(r"[0-9]{1,10}", text):
+            raise ValueError(f"{text!r} is not a descriptor such as 3, or systemd")
+        return text if text == "systemd" else int(text)
 
 
 class Mode(Kind):

@@ -11,7 +11,7 @@ from libc.stdint cimport int64_t, uint8_t
 
 from c1m.linux cimport ENOMEM, pthread_self
 from c1m.reactor cimport (
-    ASKED_SHUTDOWN, ASKED_STOP, LISTENER, SIGNALS, Reactor, listeners_close, poll_timeout, reactor_close_all,
+    ASKED_SHUTDOWN, ASKED_STOP, HANDED_IN, LISTENER, SIGNALS, Reactor, listeners_close, poll_timeout, reactor_close_all,
     reactor_forget, reactor_free, reactor_init, reactor_iterate, reactor_proceed, reactor_run, reactor_wake,
     reactor_watch,
     shutdown_done, signals_unwatch,
@@ -50,10 +50,12 @@ cdef class Loop:
     def __dealloc__(self):
         reactor_free(&self.r)
 
-    def listen(self, int fd):
-        """Accepts connections from a listening, non-blocking socket, whose fd is the reactor's from now on.
-        Raises OSError."""
+    def listen(self, int fd, bint handed_in):
+        """Accepts connections from a listening, non-blocking socket, whose fd is the reactor's from now on. handed_in:
+        other processes may have it, too, and accept from it when this one has closed it. Raises OSError."""
         self.watch(fd, LISTENER)
+        if handed_in:
+            self.r.table[fd].flags |= HANDED_IN
 
     def watch_signals(self, int fd):
         """A socket on which any byte makes run() see to Python's signal handlers (signal.set_wakeup_fd)."""

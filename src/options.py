@@ -30,6 +30,7 @@ from c1m.kinds import (
     HeaderRules,
     HostName,
     Kind,
+    ListeningSocket,
     MediaType,
     MediaTypes,
     Mode,
@@ -49,6 +50,7 @@ from c1m.kinds import (
 from c1m.site import CODINGS, COMPRESSION, LIMITS, WHEN_SLOW
 
 MAX_MESSAGE = (1 << 31) - 1      # bytes
+DEFAULT_PORT = 8001
 MAX_PING_INTERVAL = 45.0         # seconds, by default: nginx and load balancers drop what is silent for 60
 MAX_CACHE_FILES = 1 << 22
 MAX_CACHE_BYTES = 1 << 40
@@ -204,9 +206,10 @@ class ServerOptions(Options, group="Limits and timeouts"):
         group="Files",
     )
     ports: tuple[int, ...] = option(
-        8001,
+        None,
         Several(Port(), int),
         "one TCP port or several, 0 for one that the kernel chooses; none, ``[]``, where there are Unix sockets",
+        shown=": 8001, or none where ``sockets`` are given",
         flag=Flag(
             "TCP port to listen on, or a range of them. 0 lets the kernel choose; none is for --unix alone.", "--port"
         ),
@@ -233,6 +236,19 @@ class ServerOptions(Options, group="Limits and timeouts"):
         connect takes the right to write: a proxy under another account gets it by its group, see docs/proxy.md""",
         shown=": as the umask has it",
         flag=Flag("Permissions of the Unix sockets, in octal, such as 660."),
+        group="Listening",
+    )
+    sockets: tuple[Any, ...] = option(
+        (),
+        Several(ListeningSocket(), ListeningSocket.one),
+        """sockets to listen on that somebody else has opened, TCP or Unix: socket objects, descriptors, or
+        ``"systemd"`` for those that it has handed in (socket activation). They are the server's from listen() on, which
+        detaches socket objects, and closed at its end; to keep one, give ``socket.dup()``. One that is bound and does
+        not listen yet is made to""",
+        flag=Flag(
+            "Descriptor of a socket to listen on that somebody else has opened, or systemd for those that it hands in.",
+            "--socket",
+        ),
         group="Listening",
     )
     head_timeout: float = option(
@@ -326,7 +342,9 @@ class ServerOptions(Options, group="Limits and timeouts"):
     )
 
     def check_together(self) -> None:
-        if not self.ports and not self.unix:
+        if self.ports is None:
+            self.ports = () if self.sockets else (DEFAULT_PORT,)
+        if not self.ports and not self.unix and not self.sockets:
             raise ValueError("ports: none given, and no unix socket either")
         if self.unix_mode is not None and not self.unix:
             raise ValueError("unix_mode: no unix socket is given")

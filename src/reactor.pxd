@@ -31,6 +31,7 @@ cdef enum ConnFlag:              # Conn.flags; the upper byte is the protocol's 
     NO_BACKPRESSURE = 0x4000     # read however much output waits: the application bounds that itself
     BATCHED = 0x8000             # its events come after the others' of an iteration: see Callbacks.release
     CONNECTING = 0x10000         # ours to another server, not there yet
+    HANDED_IN = 0x20000          # a listener that other processes may have, too
     OWN_FLAG = 0x1000000         # the protocol's first; seven more follow
 
 cdef struct Segment:             # some bytes of a block, waiting to be sent

@@ -181,13 +181,14 @@ cdef void conn_finish(Reactor *r, Conn *c, bint linger) noexcept nogil:
         ready_add(r, c)          # no end of a dispatch will see to it
 
 
-cdef inline void fd_close(Reactor *r, int fd) noexcept nogil:
-    """Closes a socket for good. A child that was forked, in C and unseen by us, may hold it as well: then neither the
-    connection nor epoll's interest in it would end."""
+cdef inline void fd_close(Reactor *r, int fd, bint for_all) noexcept nogil:
+    """Closes a socket, and for all who have it. A child that was forked, in C and unseen by us, may hold it as well:
+    then neither the connection nor epoll's interest in it would end."""
     cdef epoll_event unused
     if forks_seen:
         epoll_ctl(r.epoll, EPOLL_CTL_DEL, fd, &unused)
-        shutdown(fd, SHUT_RDWR)
+        if for_all:
+            shutdown(fd, SHUT_RDWR)
     close(fd)
 
 
@@ -205,7 +206,7 @@ cdef void reclaim(Reactor *r) noexcept nogil:
         queue_free(r, c)
         c.protocol = FREE        # before its fd is closed, for a fork may come between
         c.generation += 1
-        fd_close(r, r.closing[i])
+        fd_close(r, r.closing[i], True)
         r.connections -= 1
         i += 1
     if r.full and r.closing_n:
@@ -336,7 +337,7 @@ cdef void listeners_close(Reactor *r) noexcept nogil:
         if r.table[fd].protocol == LISTENER:
             r.table[fd].protocol = FREE
             r.table[fd].generation += 1
-            fd_close(r, fd)
+            fd_close(r, fd, not r.table[fd].flags & HANDED_IN)
 
 
 cdef inline int64_t cpu_nanoseconds() noexcept nogil:

@@ -20,8 +20,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import FrameType
 from typing import Any, TypeVar
 
+from c1m import systemd
 from c1m.handlers import check_parameters, has_coroutines, methods_of
-from c1m.listeners import addresses, check_free, opened
+from c1m.listeners import addresses, check_free, handed_in, opened, place_of, port_of
 from c1m.listing import Listings
 from c1m.logwriter import LogWriter
 from c1m.mediatypes import TYPES
@@ -77,11 +78,12 @@ class Server:
     def __init__(
         self,
         root: _Path | Root | Mapping[str, _Path | Root] | None = None,
-        ports: int | Iterable[int] = 8001,
+        ports: int | Iterable[int] | None = None,
         *,
         host: str | Iterable[str] = "127.0.0.1",
         unix: _Path | Iterable[_Path] = (),
         unix_mode: int | None = None,
+        sockets: socket.socket | int | str | Iterable[socket.socket | int | str] = (),
         head_timeout: float = 10.0,
         keep_alive_timeout: float = 75.0,
         write_timeout: float = 60.0,
@@ -108,6 +110,7 @@ class Server:
         self._site: Site | None = None
         self._thread: threading.Thread | None = None
         self._ports: list[int] = []
+        self._handed_in: list[str] = []          # where sockets that were handed in are found
         times = self._options.export("shutdown_timeout", "drain")
         self._stop_ms: tuple[int, int] = times["shutdown_timeout_ms"], times["drain_ms"]
         self._goodbyes: list[Callable[[], Any]] = []
@@ -216,27 +219,37 @@ class Server:
 
     @property
     def ports(self) -> list[int]:
-        """The TCP ports, in the order given; while the server listens, the real ones in place of 0."""
+        """The TCP ports, in the order given; while the server listens, the real ones in place of 0, and then those of
+        `sockets`."""
         return list(self._ports or self._options.ports)
 
     def listen(self) -> None:
         """Opens the ports, so that clients can connect and wait. run() and `with` do it themselves if it has not been
         done; do it first to learn the real ports, or to give up privileges before serving.
 
-        Raises OSError where a port can't be had, RuntimeError if the server listens already.
+        Raises OSError where a port can't be had, ValueError for `sockets` that can't be listened on, RuntimeError if
+        the server listens already, or its sockets were closed with a run before.
         """
         self._check_stopped("start")
+        if self._handed_in:
+            raise RuntimeError("the sockets that were handed in were closed at the end of the first run")
         site = self._made()
         with contextlib.ExitStack() as undo:
             options = self._options
             listeners, ports = opened(undo, options.host, options.ports, options.unix, options.unix_mode)
-            for listener in listeners:
-                site.listen(listener.fileno())
+            given = handed_in(undo, _named(options.sockets))
+            ports += [port for each in given for port in port_of(each)]
+            handed = [place_of(each) for each in given]
+            log = None
+            if options.access_log is not None:
+                log = _log_writer(site, options.access_log, options.access_log_format == "json")
+                undo.callback(log.close)
+            for listener in [*listeners, *given]:
+                site.listen(listener.fileno(), listener in given)
                 listener.detach()
-            if self._options.access_log is not None:
-                self._log = _log_writer(site, self._options.access_log, self._options.access_log_format == "json")
             undo.pop_all()
         self._site, self._ports, self._listening, self._owner = site, ports, True, os.getpid()
+        self._handed_in, self._log = handed, log
 
     def run(self) -> None:
         """Serves until SIGINT or SIGTERM, or until another thread calls stop().
@@ -269,6 +282,12 @@ class Server:
         log = self._log
         if log is not None:
             log.reopen()
+
+    def _pulse(self) -> int:
+        """How many iterations its event loop has made; if it is alive, it makes another."""
+        assert self._site is not None
+        self._site.wake()
+        return int(self._site.counters()["iterations"])
 
     def stats(self) -> dict[str, Any]:
         """The counters of the server that runs, or ran last: connections, requests, bytes, cached files and so on.
@@ -447,6 +466,19 @@ def _serve(site: Site) -> None:
         site.run()
     except (KeyboardInterrupt, SystemExit):
         logging.getLogger("c1m").exception("a handler ended the server")
+
+
+def _named(sockets: Iterable[socket.socket | int | str]) -> Iterator[tuple[socket.socket | int, str]]:
+    """The sockets, with those of systemd in place of that word, and a name for errors or ""."""
+    for each in sockets:
+        if not isinstance(each, str):
+            yield each, ""
+            continue
+        try:
+            found = systemd.take_sockets()
+        except ValueError as error:
+            raise ValueError(f"sockets: {error}") from None
+        yield from ((fd, f"{name or 'one'} of systemd (descriptor {fd})") for fd, name in found)
 
 
 def _check_writable(name: str, path: str) -> None:
