@@ -13,6 +13,7 @@ import click
 
 import c1m
 from c1m.config import Plan, Wrong, read
+from c1m.doctorcli import examine
 from c1m.flags import NOT_GIVEN, GroupedCommand, GroupedOption, Mistake, flag_of, flags, sentence
 from c1m.loadcli import load
 from c1m.options import Options, RootOptions, RouteOptions, ServerOptions
@@ -35,6 +36,7 @@ def main() -> None:
 
 
 main.add_command(load)
+main.add_command(examine)
 
 
 @main.command(

@@ -27,10 +27,10 @@ LAYERS = [
     {"site", "kinds", "listeners", "listing", "logwriter", "mediatypes", "systemd", "toml"},
     {"options", "runner"},
     {"root", "loadoptions", "loadwork"},
-    {"server", "loadrun"},
+    {"server", "loadrun", "machine"},
     {"c1m"},                     # __init__.py
     {"config", "flags", "loadview"},
-    {"loadcli", "service"},
+    {"loadcli", "service", "doctorcli"},
     {"cli"},
     {"__main__"},
 ]
