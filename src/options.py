@@ -209,7 +209,7 @@ class ServerOptions(Options, group="Limits and timeouts"):
         None,
         Several(Port(), int),
         "one TCP port or several, 0 for one that the kernel chooses; none, ``[]``, where there are Unix sockets",
-        shown=": 8001, or none where ``sockets`` are given",
+        shown=": 8001, or none where sockets are given",
         flag=Flag(
             "TCP port to listen on, or a range of them. 0 lets the kernel choose; none is for --unix alone.", "--port"
         ),

@@ -64,6 +64,7 @@ cdef enum:
     EXPIRED_NS = 4000000         # to deadlines that have passed,
     SHUTDOWN_NS = 4000000        # to telling connections of a shutdown,
     SPREAD_EACH_MS = 1           # of the drain for each connection, at the most: a thousand come back in a second
+    GOODBYE_MS = 2000            # that the application has for its goodbyes, before the drain is over whatever it says
     SPREAD_STEP_MS = 10          # between two looks at who is to be told next
     FLUSH_NS = 100000            # and to the flush queue: what is published to many is the longest work of all
     READY_PASSES = 64            # visits in which a READY connection has read what came before its deadline: a kernel's
@@ -1178,7 +1179,7 @@ cdef void shutdown_run(Reactor *r) noexcept nogil:
         if shutdown_walk(r, False, r.size):
             r.shutdown_stage = SHUTDOWN_WAITS
             r.drain_by_ms = r.now_ms + r.drain_ms
-            shutdown_by(r, r.drain_by_ms + r.grace_ms)
+            shutdown_by(r, r.now_ms + max(r.drain_ms, <int64_t>GOODBYE_MS) + r.grace_ms)
             if r.on.draining(r.on.app):
                 reactor_proceed(r)
     elif r.shutdown_stage == SHUTDOWN_SPREADS:

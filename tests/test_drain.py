@@ -12,7 +12,7 @@ import threading
 import time
 
 import pytest
-from client import PATIENCE, Http, Program, WebSocket, connected, handshake, request, until
+from client import PATIENCE, Http, Process, Program, WebSocket, connected, handshake, request, until
 from wire import CLOSE, TEXT, close, frame
 
 import c1m
@@ -72,14 +72,14 @@ def refused(port):
 def test_closes_are_spread_and_never_early(n, drain, code, reason):
     """By a clock that is read before it begins, the k-th of n comes after k/n of the drain, or later: that holds on any
     machine, however slow."""
-    server = made(drain=drain, drain_code=code)
     spread = min(drain, n * EACH)
-    with server, opened(server, n) as clients, select.epoll() as waiting:
+    settings = {"shutdown_timeout": 60, "drain": drain, "drain_code": code}
+    with Process(None, {"/ws": {}}, **settings) as server, opened(server, n) as clients, select.epoll() as waiting:
         by_fd = {client.socket.fileno(): client for client in clients}
         for fd in by_fd:
             waiting.register(fd, select.EPOLLIN)
         begun = time.monotonic()
-        server.stop()
+        server.ask("stop")
         for told in range(n):
             [(fd, _)] = waiting.poll(PATIENCE, 1)
             assert told / n * spread <= time.monotonic() - begun + COARSE, f"the {told}th of {n} comes too early"
@@ -334,6 +334,24 @@ def test_a_coroutine_that_does_not_end_is_cancelled_and_one_that_fails_is_logged
     assert [record.message for record in caplog.records] == [
         "on_drain_start: 1 coroutines were cancelled after 1 seconds", "on_drain_start raised",
     ]
+
+
+def test_a_coroutine_has_a_second_however_short_the_rest_is():
+    async def main():
+        server = made(Room(), drain=0, shutdown_timeout=0.05)
+
+        @server.on_drain_start
+        async def goodbye():
+            await asyncio.sleep(0.3)             # longer than all that is left
+            server.publish("all", "bye")
+
+        async with server:
+            with await asyncio.to_thread(WebSocket, server.ports[0]) as client:
+                server.stop()
+                assert await asyncio.to_thread(client.message) == (TEXT, b"bye")
+                assert await asyncio.to_thread(client.closing) == 1001
+
+    asyncio.run(main())
 
 
 def test_a_cancellation_cuts_a_goodbye_short():
