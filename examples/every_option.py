@@ -67,13 +67,19 @@ with tempfile.TemporaryDirectory() as directory:
         max_connections_per_address=100,
         # New WebSockets a second for each address; one more gets a 429.
         max_upgrades_per_address=10,
+        # Sockets that somebody else has opened: objects, descriptors, or "systemd" for those that it hands in.
+        sockets=[],
         # Seconds for a request to come whole, from its first byte. Ends those who send a byte now and then.
         head_timeout=5,
         # Seconds that a connection may stay open without a request.
         keep_alive_timeout=30,
         # Seconds that a client may leave unread what it asked for.
         write_timeout=20,
-        # Seconds that a stopping server waits for what is under way.
+        # Seconds over which a stopping server closes WebSockets one after another, and with which code: 1001, going
+        # away, or 1012, service restart. Few are closed at once: a millisecond for each is enough.
+        drain=5,
+        drain_code=1012,
+        # Seconds that it waits then for what is still under way.
         shutdown_timeout=2,
         # How many files are remembered, and how many bytes of small ones are held in memory.
         cache_files=4096,

@@ -12,13 +12,14 @@ from pathlib import Path as _Path
 
 from c1m.handlers import Closed, Reject
 from c1m.loadrun import Latencies, LoadError, LoadResult, load
+from c1m.machine import Diagnosis, Finding, doctor
 from c1m.root import Root
 from c1m.server import Server
 from c1m.websocket import Request, WebSocket
 
 __all__ = [
-    "PAGE", "Closed", "Latencies", "LoadError", "LoadResult", "Reject", "Request", "Root", "Server", "WebSocket",
-    "__version__", "load",
+    "PAGE", "Closed", "Diagnosis", "Finding", "Latencies", "LoadError", "LoadResult", "Reject", "Request", "Root",
+    "Server", "WebSocket", "__version__", "doctor", "load",
 ]
 
 __version__: str = _version("c1m")

@@ -29,4 +29,5 @@ cdef void call_note(Calls *k, int what, int number) noexcept nogil
 cdef void call_refused(
     void *owner, int why, uint64_t times, const Address *client, const char *fault
 ) noexcept nogil
+cdef bint call_draining(Calls *k) noexcept nogil
 cdef void calls_release(Calls *k) noexcept nogil

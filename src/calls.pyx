@@ -328,6 +328,13 @@ cdef void call_refused(
         (<Application>(<Calls *>owner).app).log(logging.WARNING, said)
 
 
+cdef bint call_draining(Calls *k) noexcept nogil:
+    """The server is about to close WebSockets, and the application may say goodbye. Whether it has done so already."""
+    gil_take(k)
+    with gil:
+        return (<Application>k.app).say_goodbye()
+
+
 cdef void call_unreadable(void *owner, Exchange *x, int fault) noexcept nogil:
     """A file or directory can't be read, for a reason that is the administrator's business."""
     gil_take(<Calls *>owner)

@@ -13,9 +13,11 @@ import click
 
 import c1m
 from c1m.config import Plan, Wrong, read
+from c1m.doctorcli import examine
 from c1m.flags import NOT_GIVEN, GroupedCommand, GroupedOption, Mistake, flag_of, flags, sentence
 from c1m.loadcli import load
 from c1m.options import Options, RootOptions, RouteOptions, ServerOptions
+from c1m.service import Service
 
 DECLARED: tuple[type[Options], ...] = (RootOptions, RouteOptions, ServerOptions)
 
@@ -34,6 +36,7 @@ def main() -> None:
 
 
 main.add_command(load)
+main.add_command(examine)
 
 
 @main.command(
@@ -55,13 +58,15 @@ def serve(root: str | None, config: str | None, check: bool, **values: Any) -> N
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     try:
         plan = planned(root, config, **values)
+        plan.take_sockets()
         server = plan.made()
         if check:
             server._check()
             greet(server, plan, "would serve")
             return
-        server.listen()
-        run(server, plan)
+        with Service(server) as service:
+            server.listen()
+            run(server, plan, service)
     except KeyboardInterrupt:
         sys.exit(130)
     except OSError as error:
@@ -93,20 +98,20 @@ def planned(root: str | None, config: str | None, websockets: tuple[str, ...], *
     return plan
 
 
-def run(server: c1m.Server, plan: Plan) -> None:
+def run(server: c1m.Server, plan: Plan, service: Service) -> None:
     """Serves until a signal."""
     if server._has_coroutines():
-        asyncio.run(run_in_asyncio(server, plan))
+        asyncio.run(run_in_asyncio(server, plan, service))
         return
     # The greeting promises that Ctrl-C stops it: so it must before run() has its own handlers, too.
     for number in _ends():
         signal.signal(number, lambda *_: server.stop())
     signal.signal(signal.SIGUSR1, lambda *_: server.reopen_log())
-    greet(server, plan)
+    service.ready(greet(server, plan))
     server.run()
 
 
-async def run_in_asyncio(server: c1m.Server, plan: Plan) -> None:
+async def run_in_asyncio(server: c1m.Server, plan: Plan, service: Service) -> None:
     """The same, for handlers with coroutine functions."""
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
 
@@ -120,7 +125,7 @@ async def run_in_asyncio(server: c1m.Server, plan: Plan) -> None:
         loop.add_signal_handler(number, end)
     loop.add_signal_handler(signal.SIGUSR1, server.reopen_log)
     async with server:
-        greet(server, plan)
+        service.ready(greet(server, plan))
         await ended.wait()
 
 
@@ -130,29 +135,33 @@ def _ends() -> list[signal.Signals]:
     return [signal.SIGINT, signal.SIGTERM, *([] if ignored else [signal.SIGHUP])]
 
 
-def greet(server: c1m.Server, plan: Plan, verb: str = "serves") -> None:
-    """Says what is served, and where to point the browser."""
+def greet(server: c1m.Server, plan: Plan, verb: str = "serves") -> str:
+    """Says what is served, and where to point the browser; the former is returned."""
     options = server._options
     place = ""
-    if server.ports:
+    if options.ports:
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(options.host[0], options.host[0])
         place = f"[{host}]:{server.ports[0]}" if ":" in host else f"{host}:{server.ports[0]}"
     alone = list(plan.roots) == ["/"]
     what = "its console" if plan.console else server._roots[0][2].path if alone else f"what {plan.source} says"
     click.echo(f"c1m {c1m.__version__} {verb} {what}")
+    ports = server.ports[:len(options.ports)]        # the others are of sockets that were handed in
     listed = {(host, prefix): root.path for host, prefix, root in ([] if alone or plan.console else server._roots)}
     if place:
-        here, more = listed.pop(("", ""), ""), _ranges(server.ports[1:])
+        here, more = listed.pop(("", ""), ""), _ranges(ports[1:])
         click.echo(f"  http://{place}/" + f"   {here}" * bool(here) + f"   and on ports {more}" * bool(more))
     for (host, prefix), path in listed.items():
-        at = f"{host}:{server.ports[0]}" if host and place else host or place
+        at = f"{host}:{ports[0]}" if host and place else host or place
         click.echo(f"  {'http://' if place else ''}{at}{prefix}/   {path}")
     for path in plan.routes:
         click.echo(f"  {'ws://' if place else ''}{place}{path}   {plan.handlers.get(path, 'echo')}")
     for path in options.unix:
         click.echo(f"  unix:{path}")
+    for found in server._handed_in:
+        click.echo(f"  {found}")
     if verb == "serves":
         click.echo("Ctrl-C stops it.")
+    return f"{verb} {what}"
 
 
 def _ranges(ports: list[int]) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import logging
 import os
 import re
 import sys
@@ -17,11 +18,13 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import c1m
+from c1m import systemd
 from c1m.kinds import UrlPath
 from c1m.options import Options, RootOptions, RouteOptions, ServerOptions
 from c1m.toml import Keys, load
 
 _T = TypeVar("_T")
+log = logging.getLogger("c1m")
 
 NO_CACHE = {"*": "no-cache"}
 """Kept by browsers, but asked about each time: what was edited shows at the next reload, all else costs a 304."""
@@ -101,6 +104,15 @@ class Plan:
             raise Wrong(f"{place}: {path!r} is a WebSocket route already")
         self.routes[path] = Part(RouteOptions, place)
         return self.routes[path]
+
+    def take_sockets(self) -> None:
+        """Where systemd has handed in sockets, and nothing was said of where to listen, it is on these."""
+        if systemd.has_sockets() and "sockets" not in self.server.values:
+            if said := {"ports", "host", "unix"} & self.server.values.keys():
+                places = ", ".join(sorted(self.server.places[name] for name in said))
+                log.warning("systemd's sockets are not used, because of %s: --socket systemd adds them", places)
+            else:
+                self.server.give("sockets", ("systemd",), "LISTEN_FDS")
 
     def made(self) -> c1m.Server:
         """The server. Raises Wrong, and OSError for a root that is no directory."""

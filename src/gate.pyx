@@ -37,7 +37,8 @@ cdef void gate_init(Gate *g, Reactor *r, const Networks *trusted) noexcept nogil
     g.r, g.trusted = r, trusted
     g.proxy_protocol = protocol_add(r, Protocol(
         owner=g, opened=NULL, readable=header_readable, drained=header_ended, expired=header_expired,
-        shutdown=header_ended, closed=header_closed, failed=NULL, reads_while_writing=False,
+        shutdown=header_ended, spread=False, closed=header_closed, failed=NULL,
+        reads_while_writing=False,
     ))
 
 

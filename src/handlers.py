@@ -80,27 +80,25 @@ def methods_of(handler: Any) -> dict[str, Any]:
             raise TypeError(f"handler: {name} can't be an asynchronous generator function")
         if inspect.isgeneratorfunction(method):
             raise TypeError(f"handler: {name} can't be a generator function: ws.send() sends, yield does not")
-        check_parameters(name, method)
+        check_parameters(f"handler: {name}", method, EVENTS[name])
     if inspect.iscoroutinefunction(methods.get("on_upgrade")):
         raise TypeError("handler: on_upgrade can't be a coroutine function")
     return methods
 
 
-def check_parameters(name: str, method: Any) -> None:
-    """Raises TypeError for a method that can't be called with what its event has."""
+def check_parameters(name: str, method: Any, given: tuple[str, ...]) -> None:
+    """Raises TypeError for a function that can't be called with what is given."""
     try:
         # What a decorator wraps may take other parameters than the decorator's function.
         signature = inspect.signature(method, follow_wrapped=False)
     except Exception:            # what is built in need not have one, and an annotation may raise anything
         return
     try:
-        signature.bind(*EVENTS[name])
+        signature.bind(*given)
     except TypeError:
         plain = [each.replace(annotation=each.empty) for each in signature.parameters.values()]
         takes = signature.replace(parameters=plain, return_annotation=signature.empty)
-        raise TypeError(
-            f"handler: {name} takes {takes}; it is called with ({', '.join(EVENTS[name])})"
-        ) from None
+        raise TypeError(f"{name} takes {takes}; it is called with ({', '.join(given)})") from None
 
 
 def has_coroutines(methods: dict[str, Any]) -> bool:

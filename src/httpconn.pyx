@@ -27,7 +27,7 @@ from c1m.http cimport (
     http_resolve,
 )
 from c1m.reactor cimport (
-    Conn, Protocol, Reactor, conn_deadline, conn_ending, conn_finish, conn_reserve, protocol_add,
+    SHUTDOWN_SPREADS, Conn, Protocol, Reactor, conn_deadline, conn_ending, conn_finish, conn_reserve, protocol_add,
 )
 from c1m.response cimport (
     MAX_HEAD, Exchange, exchange_begin, exchange_client, exchange_done, exchange_log, head_count, head_end,
@@ -49,12 +49,12 @@ cdef void http_server_init(HttpServer *h, Reactor *r, Static *files, WsServer *w
     h.files, h.ws = files, ws
     protocol_add(r, Protocol(
         owner=h, opened=httpconn_opened, readable=httpconn_readable, drained=httpconn_drained,
-        expired=httpconn_expired, shutdown=httpconn_shutdown, closed=httpconn_closed, failed=NULL,
-        reads_while_writing=False,
+        expired=httpconn_expired, shutdown=httpconn_shutdown, spread=False, closed=httpconn_closed,
+        failed=NULL, reads_while_writing=False,
     ))
     h.refusing = protocol_add(r, Protocol(
         owner=h, opened=NULL, readable=refused_readable, drained=httpconn_drained, expired=refused_ended,
-        shutdown=refused_ended, closed=refused_closed, failed=NULL, reads_while_writing=False,
+        shutdown=refused_ended, spread=False, closed=refused_closed, failed=NULL, reads_while_writing=False,
     ))
 
 
@@ -291,5 +291,5 @@ cdef void upgrade(HttpServer *h, Exchange *x, int route) noexcept nogil:
     head_end(x, to)
     if wsconn_open(h.ws, x.c, route, &agreed.terms if agreed.compressed else NULL, object) and h.gate != NULL:
         gate_upgraded(h.gate, x.c, &client)
-    if h.r.shutting_down:
+    if h.r.shutdown_stage >= SHUTDOWN_SPREADS:   # before that it is told with the others
         wsconn_shutdown(h.ws, x.c)

@@ -12,6 +12,7 @@ import errno
 import ipaddress
 import os
 import re
+import socket
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -74,16 +75,21 @@ class Kind:
 
 
 class Seconds(Kind):
-    """A duration. Its text is a number of seconds, or one with a unit: "500ms", "2m"."""
+    """A duration, or with `or_none` 0 for none. Its text is a number of seconds, or one with a unit: "500ms", "2m"."""
 
-    takes, metavar, range, suffix = "float", "SECONDS", "above 0, at most a year", "_ms"
+    takes, metavar, suffix = "float", "SECONDS", "_ms"
     toml = "seconds"
+
+    def __init__(self, or_none: bool = False) -> None:
+        self.or_none = or_none
+        self.range = "0, or above and at most a year" if or_none else "above 0, at most a year"
 
     def check(self, name: str, value: Any) -> float:
         if not isinstance(value, (int, float)) or isinstance(value, bool):
             raise TypeError(f"{name}: {value!r} is not a number of seconds")
-        if not 0 < value <= MAX_SECONDS:
-            raise ValueError(f"{name}: {value} is not above 0 seconds and at most a year")
+        if not 0 < value <= MAX_SECONDS and not (self.or_none and value == 0):
+            least = "0 seconds or more" if self.or_none else "above 0 seconds"
+            raise ValueError(f"{name}: {value} is not {least} and at most a year")
         return value
 
     def parse(self, text: str) -> float:
@@ -93,7 +99,7 @@ class Seconds(Kind):
         return float(found[1]) * UNITS_OF_TIME[found[2]]
 
     def export(self, value: float) -> int:
-        return max(1, round(value * 1000))
+        return max(1, round(value * 1000)) if value else 0
 
     def shown(self, value: float) -> str:
         return f"{value:g}"
@@ -129,6 +135,21 @@ class Amount(Kind):
 
     def shown(self, value: int) -> str:
         return f"{value >> 20} MiB" if self.metavar == "BYTES" and value % (1 << 20) == 0 else str(value)
+
+
+class Code(Amount):
+    """One of two numbers that mean something."""
+
+    def __init__(self, one: int, other: int) -> None:
+        super().__init__(one, other)
+        self.metavar, self.toml, self.range = f"{one}|{other}", f"{one} or {other}", f"{one}, {other}"
+
+    def check(self, name: str, value: Any) -> int:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(f"{name}: {value!r} is not an int")
+        if value not in (self.least, self.most):
+            raise ValueError(f"{name}: {value} is neither {self.least} nor {self.most}")
+        return value
 
 
 class Choice(Kind):
@@ -358,6 +379,29 @@ class Port(Kind):
         if ports[-1] > self.most:
             raise ValueError(f"{ports[-1]} is not a TCP port (0 to {self.most})")
         return ports
+
+
+class ListeningSocket(Kind):
+    """A socket that somebody else has opened, or its descriptor, or "systemd" for all that it has handed in. Whether it
+    can be listened on is looked at when it is.
+    """
+
+    takes, noun, metavar, toml = "socket.socket | int | str", "a socket", "FD|systemd", 'descriptor, or "systemd"'
+    one = (socket.socket, int)
+
+    def check(self, name: str, value: Any) -> socket.socket | int | str:
+        if isinstance(value, bool) or not isinstance(value, (socket.socket, int, str)):
+            raise TypeError(f"{name}: {value!r} is neither a socket nor a descriptor")
+        if isinstance(value, str) and value != "systemd":
+            raise ValueError(f'{name}: {value!r} is neither a socket nor "systemd"')
+        if isinstance(value, int) and not 0 <= value < 1 << 31:
+            raise ValueError(f"{name}: {value} is not a descriptor")
+        return value
+
+    def parse(self, text: str) -> int | str:
+        if text != "systemd" and not re.fullmatch(r"[0-9]{1,10}", text):
+            raise ValueError(f"{text!r} is not a descriptor such as 3, or systemd")
+        return text if text == "systemd" else int(text)
 
 
 class Mode(Kind):

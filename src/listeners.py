@@ -37,6 +37,76 @@ def opened(
     return listeners, real
 
 
+def handed_in(
+    undo: contextlib.ExitStack, given: Iterable[tuple[socket.socket | int, str]]
+) -> list[socket.socket]:
+    """Sockets that somebody else has opened, or their descriptors, each with a name for errors or "", made fit to be
+    served on. `undo` leaves descriptors open. Raises ValueError for one that can't be.
+    """
+    taken: list[socket.socket] = []
+    for each, name in given:
+        if isinstance(each, socket.socket):
+            what, listener = name or repr(each), each
+        else:
+            what = name or f"descriptor {each}"
+            try:
+                listener = socket.socket(fileno=each)
+            except OSError as error:
+                problem = "is no socket" if error.errno == errno.ENOTSOCK else "is not open"
+                raise ValueError(f"sockets: {what} {problem}") from None
+            undo.callback(listener.detach)
+        if wrong := unfit(listener):
+            raise ValueError(f"sockets: {what} {wrong}")
+        if any(listener.fileno() == other.fileno() for other in taken):
+            raise ValueError(f"sockets: {what} is given twice")
+        listener.setblocking(False)
+        listener.set_inheritable(False)
+        if listener.family != socket.AF_UNIX:
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        taken.append(listener)
+    return taken
+
+
+def unfit(listener: socket.socket) -> str | None:
+    """Why it can't be listened on; None: it can be, and is."""
+    if listener.fileno() < 0:
+        return "is closed, or was detached: a socket is the server's from its first listen() on"
+    if hasattr(listener, "do_handshake"):
+        return "is a TLS socket: TLS is a proxy's to speak, see docs/proxy.md"
+    if listener.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
+        return "is neither a TCP nor a Unix socket"
+    if listener.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) != socket.SOCK_STREAM:
+        return "is a datagram socket, and a stream socket is wanted"
+    if listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        return None
+    with contextlib.suppress(OSError):
+        listener.getpeername()
+        return "is a connection, and a listening socket is wanted"
+    address = listener.getsockname()
+    if not (address if listener.family == socket.AF_UNIX else address[1]):
+        return "is not bound to an address: bind() it first"
+    try:
+        listener.listen(BACKLOG)
+    except OSError as error:
+        return f"cannot listen: {os.strerror(error.errno or 0)}"
+    return None
+
+
+def port_of(listener: socket.socket) -> list[int]:
+    """Its port, if it has one."""
+    return [] if listener.family == socket.AF_UNIX else [listener.getsockname()[1]]
+
+
+def place_of(listener: socket.socket) -> str:
+    """Where clients find it: a URL, or "unix:PATH"."""
+    address = listener.getsockname()
+    if listener.family == socket.AF_UNIX:
+        path = os.fsdecode(address)
+        return f"unix:@{path[1:]}" if path.startswith("\0") else f"unix:{path}"
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address[0], address[0])
+    return f"http://[{host}]:{address[1]}/" if ":" in host else f"http://{host}:{address[1]}/"
+
+
 def on_one_port(undo: contextlib.ExitStack, hosts: Iterable[str], port: int) -> list[socket.socket]:
     """Those of one port. One that the kernel chose for the first host may be taken on another: then it chooses anew."""
     choices = 1 if port else CHOICES

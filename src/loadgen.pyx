@@ -292,7 +292,7 @@ cdef class Worker(Loop):
         load.tally = tallies_in(self.view.buf) + <int>process
         load.r = &self.r
         load.r.on = Callbacks(app=load, note=ignore_note, woken=ignore_waking, alarm=ignore, ended=ignore,
-                              release=ignore, admit=NULL, uncount=NULL)
+                              release=ignore, draining=ignore_waking, admit=NULL, uncount=NULL)
         self.kept = [key]
         load.key = <const uint8_t *>(<bytes>key)
         load.count, load.first, load.process, load.processes = count, first, process, processes

@@ -27,7 +27,8 @@ cdef void loadhttp_add(Load *load) noexcept nogil:
     """Has the load's connections speak HTTP."""
     load.protocol = protocol_add(load.r, Protocol(
         owner=load, opened=loadhttp_opened, readable=loadhttp_readable, drained=nothing, expired=client_expired,
-        shutdown=nothing, closed=loadhttp_closed, failed=client_failed, reads_while_writing=True,
+        shutdown=nothing, spread=False, closed=loadhttp_closed, failed=client_failed,
+        reads_while_writing=True,
     ))
 
 

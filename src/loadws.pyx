@@ -46,7 +46,8 @@ cdef void loadws_add(Load *load) noexcept nogil:
     """Has the load's connections speak WebSocket."""
     load.protocol = protocol_add(load.r, Protocol(
         owner=load, opened=loadws_opened, readable=loadws_readable, drained=nothing, expired=client_expired,
-        shutdown=nothing, closed=loadws_closed, failed=client_failed, reads_while_writing=True,
+        shutdown=nothing, spread=False, closed=loadws_closed, failed=client_failed,
+        reads_while_writing=True,
     ))
 
 

@@ -11,8 +11,9 @@ from libc.stdint cimport int64_t, uint8_t
 
 from c1m.linux cimport ENOMEM, pthread_self
 from c1m.reactor cimport (
-    ASKED_SHUTDOWN, ASKED_STOP, LISTENER, SIGNALS, Reactor, listeners_close, poll_timeout, reactor_close_all,
-    reactor_forget, reactor_free, reactor_init, reactor_iterate, reactor_run, reactor_wake, reactor_watch,
+    ASKED_SHUTDOWN, ASKED_STOP, HANDED_IN, LISTENER, SIGNALS, Reactor, listeners_close, poll_timeout, reactor_close_all,
+    reactor_forget, reactor_free, reactor_init, reactor_iterate, reactor_proceed, reactor_run, reactor_wake,
+    reactor_watch,
     shutdown_done, signals_unwatch,
 )
 
@@ -49,10 +50,12 @@ cdef class Loop:
     def __dealloc__(self):
         reactor_free(&self.r)
 
-    def listen(self, int fd):
-        """Accepts connections from a listening, non-blocking socket, whose fd is the reactor's from now on.
-        Raises OSError."""
+    def listen(self, int fd, bint handed_in):
+        """Accepts connections from a listening, non-blocking socket, whose fd is the reactor's from now on. handed_in:
+        other processes may have it, too, and accept from it when this one has closed it. Raises OSError."""
         self.watch(fd, LISTENER)
+        if handed_in:
+            self.r.table[fd].flags |= HANDED_IN
 
     def watch_signals(self, int fd):
         """A socket on which any byte makes run() see to Python's signal handlers (signal.set_wakeup_fd)."""
@@ -111,10 +114,23 @@ cdef class Loop:
         self.check_fault()
         return None if stopped or r.forked else poll_timeout(r)
 
-    def shutdown(self, int64_t grace_ms):
-        """Stops accepting, lets what is in flight finish for up to grace_ms, then ends run()."""
-        self.r.grace_ms = grace_ms
+    def shutdown(self, int64_t grace_ms, int64_t drain_ms):
+        """Stops accepting, tells the connections that are spread over up to drain_ms, lets what is in flight finish for
+        up to grace_ms more, then ends run()."""
+        self.r.grace_ms, self.r.drain_ms = grace_ms, drain_ms
         self.r.asked = max(self.r.asked, <int>ASKED_SHUTDOWN)
+        reactor_wake(&self.r)
+
+    def proceed(self):
+        """Says, on the reactor's thread, that the application has said its goodbyes: see Callbacks.draining."""
+        reactor_proceed(&self.r)
+
+    def left_ms(self):
+        """How many milliseconds a shutdown that is under way may still take."""
+        return max(0, self.r.shutdown_by_ms - self.r.now_ms)
+
+    def wake(self):
+        """Has the reactor make an iteration, if it can; counters() tells. Any thread may call it."""
         reactor_wake(&self.r)
 
     def stop(self):

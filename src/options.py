@@ -22,6 +22,7 @@ from c1m.kinds import (
     CacheRules,
     Charset,
     Choice,
+    Code,
     Directory,
     Encodings,
     FileName,
@@ -29,6 +30,7 @@ from c1m.kinds import (
     HeaderRules,
     HostName,
     Kind,
+    ListeningSocket,
     MediaType,
     MediaTypes,
     Mode,
@@ -49,6 +51,7 @@ from c1m.kinds import (
 from c1m.site import CODINGS, COMPRESSION, FORWARDED, LIMITS, WHEN_SLOW
 
 MAX_MESSAGE = (1 << 31) - 1      # bytes
+DEFAULT_PORT = 8001
 MAX_PING_INTERVAL = 45.0         # seconds, by default: nginx and load balancers drop what is silent for 60
 MAX_CACHE_FILES = 1 << 22
 MAX_CONNECTIONS = 1 << 24        # c1m.reactor's MAX_TABLE
@@ -209,9 +212,10 @@ class ServerOptions(Options, group="Limits and timeouts"):
         group="Files",
     )
     ports: tuple[int, ...] = option(
-        8001,
+        None,
         Several(Port(), int),
         "one TCP port or several, 0 for one that the kernel chooses; none, ``[]``, where there are Unix sockets",
+        shown=": 8001, or none where sockets are given",
         flag=Flag(
             "TCP port to listen on, or a range of them. 0 lets the kernel choose; none is for --unix alone.", "--port"
         ),
@@ -290,6 +294,19 @@ class ServerOptions(Options, group="Limits and timeouts"):
         shown=" None: any number",
         flag=Flag("New WebSockets a second for each address; more are answered with 429."),
     )
+    sockets: tuple[Any, ...] = option(
+        (),
+        Several(ListeningSocket(), ListeningSocket.one),
+        """sockets to listen on that somebody else has opened, TCP or Unix: socket objects, descriptors, or
+        ``"systemd"`` for those that it has handed in (socket activation). They are the server's from listen() on, which
+        detaches socket objects, and closed at its end; to keep one, give ``socket.dup()``. One that is bound and does
+        not listen yet is made to""",
+        flag=Flag(
+            "Descriptor of a socket to listen on that somebody else has opened, or systemd for those that it hands in.",
+            "--socket",
+        ),
+        group="Listening",
+    )
     head_timeout: float = option(
         10.0, Seconds(), "seconds that a request may take from its first byte to its last",
         flag=Flag("Time that a request may take from its first byte to its last."),
@@ -307,8 +324,25 @@ class ServerOptions(Options, group="Limits and timeouts"):
         flag=Flag("Time that a client may leave what we send unread."),
     )
     shutdown_timeout: float = option(
-        3.0, Seconds(), "seconds that a stopping server waits for what is in flight",
+        3.0,
+        Seconds(),
+        "seconds that a stopping server waits for what is in flight, after the last WebSocket was sent its Close",
         flag=Flag("Time that a stopping server waits for what is in flight."),
+    )
+    drain: float = option(
+        10.0,
+        Seconds(or_none=True),
+        """seconds over which a stopping server spreads the Close frames of its WebSockets, evenly, so that their
+        clients do not all come back in the same moment; a millisecond for each is enough, so that few are closed
+        at once. 0 closes all at once""",
+        flag=Flag("Time over which a stopping server closes its WebSockets: a millisecond for each is enough."),
+    )
+    drain_code: int = option(
+        1001,
+        Code(1001, 1012),
+        """the code of these Close frames: 1001, going away, or 1012, service restart, where clients are to come
+        back""",
+        flag=Flag("Code of the Close frames then: going away, or service restart."),
     )
     cache_files: int = option(
         16384, Amount(1, MAX_CACHE_FILES), "how many files are remembered, the most recently asked for",
@@ -364,7 +398,9 @@ class ServerOptions(Options, group="Limits and timeouts"):
     )
 
     def check_together(self) -> None:
-        if not self.ports and not self.unix:
+        if self.ports is None:
+            self.ports = () if self.sockets else (DEFAULT_PORT,)
+        if not self.ports and not self.unix and not self.sockets:
             raise ValueError("ports: none given, and no unix socket either")
         if self.unix_mode is not None and not self.unix:
             raise ValueError("unix_mode: no unix socket is given")

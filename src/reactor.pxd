@@ -34,6 +34,7 @@ cdef enum ConnFlag:              # Conn.flags; the upper byte is the protocol's 
     CONNECTING = 0x10000         # ours to another server, not there yet
     COUNTED = 0x20000            # the application counts it: Callbacks.uncount is called when it closes
     COUNTED_BY_ADDRESS = 0x40000  # and for its address, which only the application tells from other COUNTED ones
+    HANDED_IN = 0x80000          # a listener that other processes may have, too
     OWN_FLAG = 0x1000000         # the protocol's first; seven more follow
 
 cdef struct Segment:             # some bytes of a block, waiting to be sent
@@ -96,6 +97,7 @@ cdef struct Protocol:            # what a connection's events do; `owner` is the
     event_t drained              # blocked output was sent, or some of it where that is NOTIFY_DRAIN; readable follows
     event_t expired              # its deadline passed: close it, or set another
     event_t shutdown             # the server is about to stop: say goodbye, conn_finish what is idle
+    bint spread                  # shutdown comes to its connections one after another, over the drain
     event_t closed               # free the session
     failed_t failed              # it could not be connected, for an errno, and will be closed; NULL where none connects
     bint reads_while_writing     # what readable leaves of its input is not whole yet, whatever output waits
@@ -109,6 +111,8 @@ cdef struct Callbacks:           # what the reactor calls of the application as 
     call_t release               # a stage of the iteration is over: let go of what was taken for it (the GIL)
     admit_t admit                # a connection was accepted; False: it speaks something else first. NULL: it may
     event_t uncount              # a COUNTED one closes; the first argument is `app`
+    woken_t draining             # connections that are spread are about to be told of the shutdown: returns whether
+    # they may be; if not, reactor_proceed says so later
 
 cdef enum:
     MAX_TIMEOUT_CLASSES = 64
@@ -174,16 +178,26 @@ cdef struct Reactor:
     bint noted
     int waker
     int asked                    # written by other threads before they wake us: Asked
-    int64_t grace_ms             # likewise
+    int64_t grace_ms, drain_ms   # likewise
     int64_t trim_ns, trim_cpu_ns  # when reactor_trim was last called, and the thread's processor time by then
     int64_t trim_from_ns         # before this, malloc's memory is not given back again
     bint shutting_down
     uint64_t shutdown_scan       # which `scans` must have reached before connections hear of it
+    uint8_t shutdown_stage       # ShutdownStage
     int shutdown_fd              # the next to hear of it
+    int64_t spread, spread_told  # connections over which the last stage is spread, and how many it has told
+    int64_t spread_from_ms, spread_ms
+    int64_t drain_by_ms          # when the last of them is to be told
     int64_t shutdown_by_ms       # when it ends, whatever is in flight
     Callbacks on
     int64_t connections          # now
     uint64_t accepted, unwatched, received, sent, full_count, iterations
+
+cdef enum ShutdownStage:
+    SHUTDOWN_TELLS               # connections whose protocol is not spread
+    SHUTDOWN_WAITS               # for the application to say its goodbyes
+    SHUTDOWN_SPREADS             # the others, evenly over the drain
+    SHUTDOWN_TOLD                # all of them
 
 cdef enum Asked:
     ASKED_SHUTDOWN = 1
@@ -197,6 +211,7 @@ cdef void reactor_iterate(Reactor *r, int wait_ms) noexcept nogil
 cdef bint reactor_run(Reactor *r) noexcept nogil
 cdef int poll_timeout(Reactor *r) noexcept nogil
 cdef bint shutdown_done(const Reactor *r) noexcept nogil
+cdef void reactor_proceed(Reactor *r) noexcept nogil
 cdef void listeners_close(Reactor *r) noexcept nogil
 cdef void signals_unwatch(Reactor *r) noexcept nogil
 cdef void reactor_forget(Reactor *r) noexcept nogil

@@ -64,6 +64,9 @@ cdef enum:
     READY_NS = 4000000           # to the ready queue,
     EXPIRED_NS = 4000000         # to deadlines that have passed,
     SHUTDOWN_NS = 4000000        # to telling connections of a shutdown,
+    SPREAD_EACH_MS = 1           # of the drain for each connection, at the most: a thousand come back in a second
+    GOODBYE_MS = 2000            # that the application has for its goodbyes, before the drain is over whatever it says
+    SPREAD_STEP_MS = 10          # between two looks at who is to be told next
     FLUSH_NS = 100000            # and to the flush queue: what is published to many is the longest work of all
     READY_PASSES = 64            # visits in which a READY connection has read what came before its deadline: a kernel's
     # buffer of 8 MiB, above what Linux allows by default (tcp_rmem)
@@ -174,13 +177,14 @@ cdef void conn_finish(Reactor *r, Conn *c, bint linger) noexcept nogil:
         ready_add(r, c)          # no end of a dispatch will see to it
 
 
-cdef inline void fd_close(Reactor *r, int fd) noexcept nogil:
-    """Closes a socket for good. A child that was forked, in C and unseen by us, may hold it as well: then neither the
-    connection nor epoll's interest in it would end."""
+cdef inline void fd_close(Reactor *r, int fd, bint for_all) noexcept nogil:
+    """Closes a socket, and for all who have it. A child that was forked, in C and unseen by us, may hold it as well:
+    then neither the connection nor epoll's interest in it would end."""
     cdef epoll_event unused
     if forks_seen:
         epoll_ctl(r.epoll, EPOLL_CTL_DEL, fd, &unused)
-        shutdown(fd, SHUT_RDWR)
+        if for_all:
+            shutdown(fd, SHUT_RDWR)
     close(fd)
 
 
@@ -198,7 +202,7 @@ cdef void reclaim(Reactor *r) noexcept nogil:
         queue_free(r, c)
         c.protocol = FREE        # before its fd is closed, for a fork may come between
         c.generation += 1
-        fd_close(r, r.closing[i])
+        fd_close(r, r.closing[i], True)
         r.connections -= 1
         i += 1
     if r.full and r.closing_n:
@@ -329,7 +333,7 @@ cdef void listeners_close(Reactor *r) noexcept nogil:
         if r.table[fd].protocol == LISTENER:
             r.table[fd].protocol = FREE
             r.table[fd].generation += 1
-            fd_close(r, fd)
+            fd_close(r, fd, not r.table[fd].flags & HANDED_IN)
 
 
 cdef inline int64_t cpu_nanoseconds() noexcept nogil:
@@ -969,19 +973,28 @@ cdef void soonest_find(Reactor *r) noexcept nogil:
     r.deadlines_moved = False
 
 
+cdef inline int64_t soonest_of(int64_t wait, int64_t other) noexcept nogil:
+    """The shorter of two times to wait, of which the first may be -1, for ever."""
+    return other if wait < 0 else min(wait, other)
+
+
 cdef int poll_timeout(Reactor *r) noexcept nogil:
     """Milliseconds epoll may wait: 0 where work is left over, else until the next deadline, -1 for ever."""
     cdef int64_t wait = -1
-    if r.ready.count or r.flush.count or r.closing_n or (r.shutting_down and r.shutdown_fd <= r.top):
+    if r.ready.count or r.flush.count or r.closing_n:
         return 0
+    if r.shutting_down and r.shutdown_stage != SHUTDOWN_TOLD:
+        wait = shutdown_wait(r)
+        if wait == 0:
+            return 0
     if r.deadlines_moved:
         soonest_find(r)
     if r.deadlines:
-        wait = <int64_t>max(<int32_t>(r.soonest - r.tick), 0) << TICK_SHIFT
-    if r.full and (wait < 0 or wait > 1000):
-        wait = 1000
-    if r.shutting_down and (wait < 0 or wait > r.shutdown_by_ms - r.now_ms):
-        wait = max(r.shutdown_by_ms - r.now_ms, 0)
+        wait = soonest_of(wait, <int64_t>max(<int32_t>(r.soonest - r.tick), 0) << TICK_SHIFT)
+    if r.full:
+        wait = soonest_of(wait, 1000)
+    if r.shutting_down:
+        wait = soonest_of(wait, max(r.shutdown_by_ms - r.now_ms, 0))
     return <int>min(wait, <int64_t>MAX_WAIT_MS)
 
 
@@ -1152,27 +1165,88 @@ cdef void woken(Reactor *r) noexcept nogil:
 
 cdef void shutdown_run(Reactor *r) noexcept nogil:
     """Tells connections that the server is about to stop, for a while. None comes once the listeners are closed, and
-    what they had sent by then has been read."""
+    what they had sent by then has been read.
+
+    First those whose work ends soon. The others, who will all come back, are told one after another: evenly over the
+    drain, or over SPREAD_EACH_MS for each where that is less. The application has its say between.
+    """
+    if r.shutdown_stage == SHUTDOWN_TELLS:
+        if shutdown_walk(r, False, r.size):
+            r.shutdown_stage = SHUTDOWN_WAITS
+            r.drain_by_ms = r.now_ms + r.drain_ms
+            shutdown_by(r, r.now_ms + max(r.drain_ms, <int64_t>GOODBYE_MS) + r.grace_ms)
+            if r.on.draining(r.on.app):
+                reactor_proceed(r)
+    elif r.shutdown_stage == SHUTDOWN_SPREADS:
+        if shutdown_walk(r, True, spread_due(r)):
+            r.shutdown_stage = SHUTDOWN_TOLD
+
+
+cdef bint shutdown_walk(Reactor *r, bint spread, int64_t due) noexcept nogil:
+    """Goes on through the table, for a while, and tells connections that are spread, or not. Those that are, until so
+    many have been told; else they are counted. Returns whether the end was reached."""
     cdef int n = 0
     cdef int64_t until = nanoseconds() + SHUTDOWN_NS
     cdef Conn *c
     while r.shutdown_fd <= r.top:
+        if n & (CLOCK_EVERY - 1) == CLOCK_EVERY - 1 and nanoseconds() >= until:
+            return False
+        n += 1
         c = &r.table[r.shutdown_fd]
         if c.protocol >= FIRST_PROTOCOL and not c.flags & (CLOSED | LINGERING):
-            if n & (CLOCK_EVERY - 1) == CLOCK_EVERY - 1 and nanoseconds() >= until:
-                return
-            n += 1
-            r.current = c
-            r.current_sent = 0
-            protocol_of(r, c).shutdown(protocol_of(r, c).owner, c)
-            conn_settle(r, c)
-            r.current = NULL
+            if protocol_of(r, c).spread != spread:
+                r.spread += not spread
+            elif spread and r.spread_told >= due:
+                return False
+            else:
+                r.spread_told += spread
+                r.current = c
+                r.current_sent = 0
+                protocol_of(r, c).shutdown(protocol_of(r, c).owner, c)
+                conn_settle(r, c)
+                r.current = NULL
         r.shutdown_fd += 1
+    return True
+
+
+cdef void reactor_proceed(Reactor *r) noexcept nogil:
+    """The application has said its goodbyes: connections that are spread are told of the shutdown from now on. However
+    long that took, half of the drain is left for them."""
+    if r.shutdown_stage != SHUTDOWN_WAITS:
+        return
+    if r.clock_stale:
+        clock_read(r)
+    r.shutdown_stage = SHUTDOWN_SPREADS
+    r.shutdown_fd = 0
+    r.spread_from_ms = r.now_ms
+    r.spread_ms = min(max(r.drain_by_ms - r.now_ms, r.drain_ms // 2), r.spread * SPREAD_EACH_MS)
+    shutdown_by(r, r.now_ms + r.spread_ms + r.grace_ms)
+    nudge(r)
+
+
+cdef inline void shutdown_by(Reactor *r, int64_t ms) noexcept nogil:
+    """Sets when the shutdown ends, unless that was to be at once."""
+    if r.shutdown_by_ms != LONG_AGO_MS:
+        r.shutdown_by_ms = ms
+
+
+cdef inline int64_t spread_due(const Reactor *r) noexcept nogil:
+    """How many of the connections that are spread are to have been told by now."""
+    cdef int64_t passed_ms = r.now_ms - r.spread_from_ms
+    return r.size if passed_ms >= r.spread_ms else r.spread * passed_ms // r.spread_ms
+
+
+cdef inline int64_t shutdown_wait(const Reactor *r) noexcept nogil:
+    """Milliseconds until there is someone to be told; -1: reactor_proceed will say when."""
+    if r.shutdown_stage == SHUTDOWN_WAITS:
+        return -1
+    return SPREAD_STEP_MS if r.shutdown_stage == SHUTDOWN_SPREADS and r.spread_told >= spread_due(r) else 0
 
 
 cdef bint shutdown_done(const Reactor *r) noexcept nogil:
     """Whether there is nothing left to serve, or no more time."""
-    return r.shutting_down and (r.connections == 0 or r.heard_ms >= r.shutdown_by_ms)
+    return r.shutting_down and (
+        (r.connections == 0 and r.shutdown_stage > SHUTDOWN_WAITS) or r.heard_ms >= r.shutdown_by_ms)
 
 
 cdef bint reactor_run(Reactor *r) noexcept nogil:
@@ -1242,7 +1316,7 @@ cdef void reactor_forget(Reactor *r) noexcept nogil:
     r.connections = 0
     r.closing_n = 0
     r.write_n = 0
-    r.shutdown_fd = r.top + 1
+    r.shutdown_stage = SHUTDOWN_TOLD
     r.ready.count = r.flush.count = 0
     for i in range(r.timeouts_n):
         r.timeouts[i].first = r.timeouts[i].last = -1

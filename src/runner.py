@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import logging
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -65,11 +65,13 @@ class Runner:
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, site: Site, handlers: list[Handler], grace: float
+        self, loop: asyncio.AbstractEventLoop, site: Site, handlers: list[Handler], grace: float, drain: float
     ) -> None:
         self._loop = loop
         self._site = site
         self._grace = grace
+        self._drain = drain
+        self._goodbye: asyncio.Task[None] | None = None
         self._fd = site.fileno()
         self._fault: OSError | None = None
         self._stopped = self._loop.create_future()
@@ -79,6 +81,7 @@ class Runner:
         for handler in handlers:
             handler.spawn = self._spawn
             handler.waiter = self._loop.create_future
+        site.gather = self._gather
 
     def start(self) -> None:
         self._loop.add_reader(self._fd, self._iterate)
@@ -87,14 +90,15 @@ class Runner:
     async def finish(self) -> None:
         """Returns when the server has stopped, and every handler's coroutines have ended or had their time. Raises
         OSError if epoll has failed."""
-        by = self._loop.time() + self._grace
         try:
             await asyncio.wait([self._stopped])
         finally:
             while not self._stopped.done():  # cancelled meanwhile: connections that are still open are cut off
                 self._site.stop()
                 self._iterate()
-        await self._ended(max(by - self._loop.time(), _MOMENT))
+            if self._goodbye is not None:
+                self._goodbye.cancel()
+        await self._ended(max(self._site.left_ms() / 1000, _MOMENT))
         for queue in self._queues.values():
             queue.calls.clear()
             queue.cancel()
@@ -135,6 +139,27 @@ class Runner:
             self._timer.cancel()
         self._due = due
         self._timer = self._loop.call_later(seconds, self._iterate) if seconds else self._loop.call_soon(self._iterate)
+
+    # -- what on_drain_start functions return --
+
+    def _gather(self, awaitables: list[Awaitable[Any]]) -> None:
+        self._goodbye = self._loop.create_task(self._said(awaitables))
+
+    async def _said(self, awaitables: list[Awaitable[Any]]) -> None:
+        """They have half of the drain, for the rest is the WebSockets'."""
+        tasks = [asyncio.ensure_future(each) for each in awaitables]
+        seconds = max(self._drain / 2, _MOMENT)
+        try:
+            _, late = await asyncio.wait(tasks, timeout=seconds)
+            if late:
+                log.error("on_drain_start: %d coroutines were cancelled after %g seconds", len(late), seconds)
+            for task in tasks:
+                if task.done() and (task.cancelled() or task.exception()):
+                    log.error("on_drain_start raised", exc_info=None if task.cancelled() else task.exception())
+        finally:
+            for task in tasks:
+                task.cancel()
+            self._site.proceed()
 
     # -- coroutines: each connection's calls run one after another --
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import inspect
 import logging
 import mimetypes
 import os
@@ -19,8 +20,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import FrameType
 from typing import Any, TypeVar
 
-from c1m.handlers import has_coroutines, methods_of
-from c1m.listeners import addresses, check_free, opened
+from c1m import systemd
+from c1m.handlers import check_parameters, has_coroutines, methods_of
+from c1m.listeners import addresses, check_free, handed_in, opened, place_of, port_of
 from c1m.listing import Listings
 from c1m.logwriter import LogWriter
 from c1m.mediatypes import TYPES
@@ -33,6 +35,7 @@ from c1m.websocket import Handler
 __all__ = ["Server"]
 
 _H = TypeVar("_H")
+_G = TypeVar("_G", bound=Callable[[], Any])
 _Path = str | os.PathLike[str]
 
 
@@ -60,6 +63,11 @@ class Server:
     SIGTERM ends the process. At its end coroutines have what is left of shutdown_timeout, or a second; then they are
     cancelled, and after another second given up.
 
+    However it is stopped, it drains first: the listeners close; responses that are under way are finished, and no other
+    begun on their connections; idle connections close; what `on_drain_start` has is called; then WebSockets are sent a
+    Close with drain_code, one after another over up to `drain` seconds, and what is published meanwhile still reaches
+    those whose turn has not come. shutdown_timeout seconds after the last of them whatever is left is cut off.
+
     listen(), which each of the three does first, changes the process, and nothing changes it back: the soft limit of
     open files (RLIMIT_NOFILE) becomes the hard one, so that descriptors may be over the 1023 that select(2) knows;
     glibc's malloc keeps large freed blocks for the next (mallopt); and SIGPIPE is ignored, as Python has it from the
@@ -70,7 +78,7 @@ class Server:
     def __init__(
         self,
         root: _Path | Root | Mapping[str, _Path | Root] | None = None,
-        ports: int | Iterable[int] = 8001,
+        ports: int | Iterable[int] | None = None,
         *,
         host: str | Iterable[str] = "127.0.0.1",
         unix: _Path | Iterable[_Path] = (),
@@ -81,10 +89,13 @@ class Server:
         max_connections: int | None = None,
         max_connections_per_address: int | None = None,
         max_upgrades_per_address: int | None = None,
+        sockets: socket.socket | int | str | Iterable[socket.socket | int | str] = (),
         head_timeout: float = 10.0,
         keep_alive_timeout: float = 75.0,
         write_timeout: float = 60.0,
         shutdown_timeout: float = 3.0,
+        drain: float = 10.0,
+        drain_code: int = 1001,
         cache_files: int = 16384,
         cache_bytes: int = 64 << 20,
         mime_types: Mapping[str, str] | None = None,
@@ -105,7 +116,10 @@ class Server:
         self._site: Site | None = None
         self._thread: threading.Thread | None = None
         self._ports: list[int] = []
-        self._grace_ms: int = self._options.export("shutdown_timeout")["shutdown_timeout_ms"]
+        self._handed_in: list[str] = []          # where sockets that were handed in are found
+        times = self._options.export("shutdown_timeout", "drain")
+        self._stop_ms: tuple[int, int] = times["shutdown_timeout_ms"], times["drain_ms"]
+        self._goodbyes: list[Callable[[], Any]] = []
         self._owner = 0  # the process that listens: a fork of it must leave its sockets and its log alone
         self._listening = self._running = False
 
@@ -174,6 +188,29 @@ class Server:
 
         return decorate
 
+    def on_drain_start(self, goodbye: _G) -> _G:
+        """Adds a function that is called, without arguments, when the server stops, so that clients can be told in the
+        application's own words: once the listeners are closed, and before the first WebSocket is. Several are called in
+        the order in which they were added. A decorator::
+
+            @server.on_drain_start
+            def goodbye():
+                server.publish("all", '{"type": "restart", "back_in": 5}')
+
+        What it publishes and sends arrives before the Close. Under ``async with server`` it may be a coroutine function
+        or return what can be awaited: WebSockets are closed when all have ended, or after half of `drain`, a second at
+        least, when they are cancelled. A plain function runs on the server's thread, and holds it up. What is raised is
+        logged.
+
+        Raises TypeError for what can't be called without arguments, RuntimeError if the server listens already.
+        """
+        self._check_stopped("add on_drain_start to")
+        if not callable(goodbye):
+            raise TypeError(f"on_drain_start: {goodbye!r} is no function")
+        check_parameters("on_drain_start", goodbye, ())
+        self._goodbyes.append(goodbye)
+        return goodbye
+
     def publish(self, topic: str, message: str | bytes | bytearray | memoryview) -> None:
         """Sends a message to every WebSocket that is subscribed to a topic. May be called from any thread; one that
         publishes faster than the server can send is slowed down.
@@ -188,33 +225,42 @@ class Server:
 
     @property
     def ports(self) -> list[int]:
-        """The TCP ports, in the order given; while the server listens, the real ones in place of 0."""
+        """The TCP ports, in the order given; while the server listens, the real ones in place of 0, and then those of
+        `sockets`."""
         return list(self._ports or self._options.ports)
 
     def listen(self) -> None:
         """Opens the ports, so that clients can connect and wait. run() and `with` do it themselves if it has not been
         done; do it first to learn the real ports, or to give up privileges before serving.
 
-        Raises OSError where a port can't be had, RuntimeError if the server listens already.
+        Raises OSError where a port can't be had, ValueError for `sockets` that can't be listened on, RuntimeError if
+        the server listens already, or its sockets were closed with a run before.
         """
         self._check_stopped("start")
+        if self._handed_in:
+            raise RuntimeError("the sockets that were handed in were closed at the end of the first run")
         site = self._made()
         with contextlib.ExitStack() as undo:
             options = self._options
             listeners, ports = opened(undo, options.host, options.ports, options.unix, options.unix_mode)
-            for listener in listeners:
-                site.listen(listener.fileno())
+            given = handed_in(undo, _named(options.sockets))
+            ports += [port for each in given for port in port_of(each)]
+            handed = [place_of(each) for each in given]
+            log = None
+            if options.access_log is not None:
+                log = _log_writer(site, options.access_log, options.access_log_format == "json")
+                undo.callback(log.close)
+            for listener in [*listeners, *given]:
+                site.listen(listener.fileno(), listener in given)
                 listener.detach()
-            if self._options.access_log is not None:
-                self._log = _log_writer(site, self._options.access_log, self._options.access_log_format == "json")
             undo.pop_all()
         self._site, self._ports, self._listening, self._owner = site, ports, True, os.getpid()
+        self._handed_in, self._log = handed, log
 
     def run(self) -> None:
         """Serves until SIGINT or SIGTERM, or until another thread calls stop().
 
-        The first signal closes the listeners, lets what is in flight finish for up to `shutdown_timeout` seconds,
-        and sends WebSockets close code 1001; a second one cuts that short with KeyboardInterrupt. Outside the main
+        The first signal has the server drain; a second one cuts that short with KeyboardInterrupt. Outside the main
         thread, where Python has no signals, only stop() ends it.
 
         SIGUSR1 opens the access log's file anew; without a log it does nothing, unless it has a handler. A signal for
@@ -233,7 +279,7 @@ class Server:
     def stop(self) -> None:
         """Ends run() as a first signal would. May be called from any thread, and when nothing runs."""
         if self._site is not None and self._owner == os.getpid():
-            self._site.shutdown(self._grace_ms)
+            self._site.shutdown(*self._stop_ms)
 
     def reopen_log(self) -> None:
         """Opens the access log's file anew, as after a rename (logrotate), within a quarter of a second. If that fails
@@ -242,6 +288,12 @@ class Server:
         log = self._log
         if log is not None:
             log.reopen()
+
+    def _pulse(self) -> int:
+        """How many iterations its event loop has made; if it is alive, it makes another."""
+        assert self._site is not None
+        self._site.wake()
+        return int(self._site.counters()["iterations"])
 
     def stats(self) -> dict[str, Any]:
         """The counters of the server that runs, or ran last: connections, requests, bytes, cached files and so on.
@@ -268,7 +320,8 @@ class Server:
     async def __aenter__(self) -> Server:
         """Serves inside the running asyncio loop, which watches the reactor's descriptor."""
         loop = asyncio.get_running_loop()  # raises, where there is none, before anything is opened
-        self._runner = Runner(loop, self._start(coroutines=True), self._handlers, self._options.shutdown_timeout)
+        self._runner = Runner(loop, self._start(coroutines=True), self._handlers, self._options.shutdown_timeout,
+                              self._options.drain)
         self._runner.start()
         return self
 
@@ -293,11 +346,13 @@ class Server:
                 "trusted_proxies", "forwarded", "max_connections", "max_connections_per_address",
                 "max_upgrades_per_address",
             ),
+            drain_code=self._options.drain_code,
             mime_types=by_name | {None: self._options.export("default_type")["default_type"]},
             listing=Listings().page,
         )
         for host, prefix, root in self._roots:
             root._mount(site, host, prefix)
+        site.goodbyes = self._goodbyes
         self._handlers = []
         for path, route in self._routes.items():
             methods = route["handler"]
@@ -324,7 +379,9 @@ class Server:
         self._made()
 
     def _has_coroutines(self) -> bool:
-        return any(has_coroutines(route["handler"] or {}) for route in self._routes.values())
+        return any(map(inspect.iscoroutinefunction, self._goodbyes)) or any(
+            has_coroutines(route["handler"] or {}) for route in self._routes.values()
+        )
 
     def _check_process(self) -> None:
         if self._listening and self._owner != os.getpid():
@@ -355,6 +412,8 @@ class Server:
             for path, route in self._routes.items():
                 if has_coroutines(route["handler"] or {}):
                     raise RuntimeError(f"the handler of {path!r} has coroutine functions: use `async with server`")
+            if any(map(inspect.iscoroutinefunction, self._goodbyes)):
+                raise RuntimeError("on_drain_start has a coroutine function: use `async with server`")
         if not self._listening:
             self.listen()
         assert self._site is not None
@@ -385,7 +444,7 @@ class Server:
             if asked:
                 raise KeyboardInterrupt
             asked = True
-            site.shutdown(self._grace_ms)
+            site.shutdown(*self._stop_ms)
 
         with contextlib.ExitStack() as restore:
 
@@ -415,6 +474,19 @@ def _serve(site: Site) -> None:
         site.run()
     except (KeyboardInterrupt, SystemExit):
         logging.getLogger("c1m").exception("a handler ended the server")
+
+
+def _named(sockets: Iterable[socket.socket | int | str]) -> Iterator[tuple[socket.socket | int, str]]:
+    """The sockets, with those of systemd in place of that word, and a name for errors or ""."""
+    for each in sockets:
+        if not isinstance(each, str):
+            yield each, ""
+            continue
+        try:
+            found = systemd.take_sockets()
+        except ValueError as error:
+            raise ValueError(f"sockets: {error}") from None
+        yield from ((fd, f"{name or 'one'} of systemd (descriptor {fd})") for fd, name in found)
 
 
 def _check_writable(name: str, path: str) -> None:

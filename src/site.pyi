@@ -17,6 +17,7 @@ class Site(Application):
         write_timeout_ms: int,
         head_timeout_ms: int,
         keep_alive_timeout_ms: int,
+        drain_code: int,
         cache_files: int,
         cache_bytes: int,
         mime_types: dict[bytes | None, tuple[bytes, bool]],

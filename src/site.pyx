@@ -13,8 +13,8 @@ from c1m.accesslog cimport log_free, log_lost, log_new, log_take
 from c1m.address cimport Networks, networks_add, networks_free, networks_init
 from c1m.buf cimport Slice
 from c1m.calls cimport (
-    call_list, call_note, call_refused, call_unagreed, call_unreadable, call_upgrade, calls_release, handler_events,
-    silent_events,
+    call_draining, call_list, call_note, call_refused, call_unagreed, call_unreadable, call_upgrade, calls_release,
+    handler_events, silent_events,
 )
 from c1m.coding cimport CODINGS as CODINGS_N, IDENTITY, Coding
 from c1m.deflate cimport DeflateSettings
@@ -95,24 +95,29 @@ cdef void site_uncount(void *app, Conn *c) noexcept nogil:
     gate_uncount(&(<Parts *>app).gate, c)
 
 
+cdef bint site_draining(void *app) noexcept nogil:
+    return call_draining(&(<Parts *>app).calls)
+
+
 # ---- the site as Python sees it ----
 
 cdef class Site(Application):
     """Document roots and WebSocket routes on a reactor.
 
     write_timeout_ms, head_timeout_ms, keep_alive_timeout_ms: how long, in milliseconds, queued output may wait for the
-    client, a request may take to come whole, a connection may idle between requests. cache_files, cache_bytes: bounds
-    of the cache. mime_types: media types by extension, with its dot, or by name, as bytes, each with whether a charset
-    is said of it; None names the default. listing: makes the page that lists a directory, as
-    c1m.listing.Listings.page does. max_connections, max_connections_per_address, max_upgrades_per_address: None for any
-    number. proxy_protocol, trusted_proxies: None for a Unix-domain socket, or an address of 4 or 16 bytes and how many
-    bits of it count. forwarded: by FORWARDED.
+    client, a request may take to come whole, a connection may idle between requests. drain_code: of the Close when the
+    server stops. cache_files, cache_bytes: bounds of the cache. mime_types: media types by extension, with its dot, or
+    by name, as bytes, each with whether a charset is said of it; None names the default. listing: makes the page that
+    lists a directory, as c1m.listing.Listings.page does. max_connections, max_connections_per_address,
+    max_upgrades_per_address: None for any number. proxy_protocol, trusted_proxies: None for a Unix-domain socket, or an
+    address of 4 or 16 bytes and how many bits of it count. forwarded: by FORWARDED.
     Raises MemoryError, OSError, ValueError.
     """
 
-    def __cinit__(self, *, int64_t write_timeout_ms, head_timeout_ms, keep_alive_timeout_ms, int cache_files,
-                  size_t cache_bytes, dict mime_types, listing, max_connections, max_connections_per_address,
-                  max_upgrades_per_address, proxy_protocol, trusted_proxies, int forwarded):
+    def __cinit__(self, *, int64_t write_timeout_ms, head_timeout_ms, keep_alive_timeout_ms, int drain_code,
+                  int cache_files, size_t cache_bytes, dict mime_types, listing, max_connections,
+                  max_connections_per_address, max_upgrades_per_address, proxy_protocol, trusted_proxies,
+                  int forwarded):
         cdef Parts *p = &self.parts
         memset(p, 0, sizeof(Parts))
         self.kept = [listing]
@@ -122,6 +127,7 @@ cdef class Site(Application):
         mailbox_init(&self.mailbox, p.r)
         http_server_init(&p.http, p.r, &p.files, &self.ws)
         ws_server_init(&self.ws, p.r, &p.calls, self.timeout(CLOSE_MS))
+        self.ws.drain_code = drain_code
         if not files_init(&p.files.files, cache_files, cache_bytes) or not hub_init(&self.hub, &self.ws):
             raise MemoryError
         p.http.owner, p.http.upgrade, p.http.list = &p.calls, call_upgrade, call_list
@@ -139,7 +145,7 @@ cdef class Site(Application):
                                MediaType(Slice(<bytes>name, len(name)), is_text)):
                 raise ValueError("too many media types")
         p.r.on = Callbacks(app=p, note=site_note, woken=site_woken, alarm=site_alarm, ended=site_ended,
-                           release=site_release, admit=NULL, uncount=site_uncount)
+                           release=site_release, draining=site_draining, admit=NULL, uncount=site_uncount)
         p.forwarding.standard = forwarded
         networks_fill(&p.forwarding.trusted, trusted_proxies)
         networks_fill(&p.gate.proxies, proxy_protocol)

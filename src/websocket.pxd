@@ -16,11 +16,14 @@ cdef class Application(Loop):    # what WebSockets need of the site that they be
     cdef Hub hub
     cdef Mailbox mailbox
     cdef list open               # WebSockets whose connection is there; this is the reference that it has to them
+    cdef public list goodbyes    # functions to be called before WebSockets are closed because the server stops
+    cdef public object gather    # (awaitables): awaits what these returned, then calls proceed(); None outside asyncio
     cdef object raised           # what a handler raised to end it all: KeyboardInterrupt or SystemExit
     cdef adopt(self, WebSocket ws)
     cdef release(self, WebSocket ws)
     cdef ask(self, command_t run, void *owner, uint64_t handle, Block *topic, Block *block, uint32_t number)
     cdef publish_from(self, topic, message, uint64_t sender)
+    cdef bint say_goodbye(self) noexcept
     cdef report(self, error, where)
     cdef log(self, int level, message, error=*)
 

@@ -8,6 +8,7 @@ both. What C has of a WebSocket is borrowed from there.
 """
 
 import logging
+from inspect import isawaitable, iscoroutine
 from weakref import WeakSet
 
 cimport cython
@@ -170,6 +171,29 @@ cdef class Application(Loop):
         count = hub_count(&self.hub, name_of(name))
         block_unref(name)
         return count
+
+    cdef bint say_goodbye(self) noexcept:
+        """Calls each of `goodbyes`. False: some return what is awaited, and proceed() will be called."""
+        waited = []
+        for goodbye in self.goodbyes or ():
+            try:
+                result = goodbye()
+                if isawaitable(result):
+                    waited.append(result)
+            except BaseException as error:
+                self.report(error, "on_drain_start")
+        try:
+            if waited and self.gather is None:
+                for each in waited:
+                    if iscoroutine(each):
+                        each.close()
+                raise TypeError("it returned what is awaited under `async with server` only")
+            if waited:
+                self.gather(waited)
+                return False
+        except BaseException as error:
+            self.report(error, "on_drain_start")
+        return True
 
     cdef report(self, error, where):
         """Logs what was raised in a handler; what is meant to end the program ends the server, and run() raises it."""

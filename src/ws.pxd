@@ -29,6 +29,7 @@ cdef enum CloseCode:             # RFC 6455 section 7.4.1; the names are the IAN
     WS_INVALID_PAYLOAD = 1007
     WS_TOO_BIG = 1009
     WS_INTERNAL_ERROR = 1011
+    WS_SERVICE_RESTART = 1012
     WS_TRY_AGAIN_LATER = 1013
 
 cdef enum WsKind:                # what ws_next found

@@ -85,6 +85,7 @@ cdef struct WsServer:            # what all WebSockets of a server share
     void *owner                  # first argument of WsEvents
     uint8_t protocol             # Conn.protocol of a WebSocket
     uint8_t close_timeout        # for the client's Close after ours
+    uint16_t drain_code          # of the Close when the server stops
     WsRoute *routes[MAX_ROUTES]
     int routes_n
     Inflater *inflater           # for SHARED_COMPRESSION

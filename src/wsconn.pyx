@@ -29,10 +29,10 @@ from c1m.reactor cimport (
     conn_finish, conn_of, conn_pause, conn_queued, conn_reserve, conn_send, conn_taken, conn_try_flush, protocol_add,
 )
 from c1m.ws cimport (
-    WS_ABNORMAL, WS_BAD_TEXT, WS_CLOSE, WS_CONTROL, WS_DEFLATE, WS_FAIL, WS_GOING_AWAY, WS_INTERNAL_ERROR,
+    WS_ABNORMAL, WS_BAD_TEXT, WS_CLOSE, WS_CONTROL, WS_DEFLATE, WS_FAIL, WS_INTERNAL_ERROR,
     WS_INVALID_PAYLOAD, WS_LONG_MESSAGE, WS_MAX_CONTROL, WS_MAX_HEADER, WS_MORE, WS_NO_STATUS, WS_PING, WS_PONG,
-    WS_RSV1, WS_SERVER, WS_TEXT, WS_TOO_BIG, WS_TRY_AGAIN_LATER, WsEvent, WsParser, ws_close_code, ws_close_fault,
-    ws_header, ws_next, ws_start, ws_take, ws_text_ok,
+    WS_RSV1, WS_SERVER, WS_SERVICE_RESTART, WS_TEXT, WS_TOO_BIG, WS_TRY_AGAIN_LATER, WsEvent, WsParser, ws_close_code,
+    ws_close_fault, ws_header, ws_next, ws_start, ws_take, ws_text_ok,
 )
 
 cdef const char *OUT_OF_MEMORY = b"out of memory"
@@ -49,7 +49,7 @@ cdef void ws_server_init(WsServer *w, Reactor *r, void *owner, uint8_t close_tim
     w.r, w.owner, w.close_timeout = r, owner, close_timeout
     w.protocol = protocol_add(r, Protocol(
         owner=w, opened=NULL, readable=wsconn_readable, drained=wsconn_drained, expired=wsconn_expired,
-        shutdown=wsconn_shutdown, closed=wsconn_closed, failed=NULL, reads_while_writing=True,
+        shutdown=wsconn_shutdown, spread=True, closed=wsconn_closed, failed=NULL, reads_while_writing=True,
     ))
 
 
@@ -216,8 +216,10 @@ cdef bint reads(WsServer *w, Conn *c) noexcept nogil:
 
 
 cdef void wsconn_shutdown(void *owner, Conn *c) noexcept nogil:
+    cdef WsServer *w = <WsServer *>owner
     if not wsconn_closing(c):
-        close_write(<WsServer *>owner, c, WS_GOING_AWAY, b"server stopping")
+        close_write(
+            w, c, w.drain_code, b"server restarting" if w.drain_code == WS_SERVICE_RESTART else b"server stopping")
 
 
 cdef void wsconn_closed(void *owner, Conn *c) noexcept nogil:

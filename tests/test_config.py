@@ -25,11 +25,10 @@ from c1m.options import RootOptions, RouteOptions, ServerOptions
 EXAMPLES = Path(__file__).parent.parent / "examples"
 # Texts of which each kind of option takes some, and refuses others.
 TEXTS = [
-    "7", "12", "660", "on", "json", "shared", "latest", "2.5", "500ms", "64KiB", "7001-7003", "https://a.example",
-    "x=text/x-x", "x=gzip", "utf-8", "*.a=max-age=5", "*.b=X-A=b", "X-A=b", "a.b", "-1", "x y", "a/b", "=", "", "\0",
-    "é" * 200,
-    "192.0.2.0/24",
-    "2001:db8::/32",
+    "7", "12", "1012", "660", "on", "json", "shared", "latest", "2.5", "500ms", "64KiB", "7001-7003",
+    "https://a.example", "x=text/x-x", "x=gzip", "utf-8", "*.a=max-age=5", "*.b=X-A=b", "X-A=b", "a.b", "-1",
+    "x y", "a/b", "=", "", "\0", "é" * 200,
+    "192.0.2.0/24", "2001:db8::/32",
 ]
 
 OPTIONS = [

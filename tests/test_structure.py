@@ -24,13 +24,13 @@ LAYERS = [
     {"static", "websocket", "loadgen"},
     {"httpconn"},
     {"calls"},
-    {"site", "kinds", "listeners", "listing", "logwriter", "mediatypes", "toml"},
+    {"site", "kinds", "listeners", "listing", "logwriter", "mediatypes", "systemd", "toml"},
     {"options", "runner"},
     {"root", "loadoptions", "loadwork"},
-    {"server", "loadrun"},
+    {"server", "loadrun", "machine"},
     {"c1m"},                     # __init__.py
     {"config", "flags", "loadview"},
-    {"loadcli"},
+    {"loadcli", "service", "doctorcli"},
     {"cli"},
     {"__main__"},
 ]
