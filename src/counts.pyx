@@ -82,6 +82,7 @@ cdef dict counts_told(const Counts *c):
     routes = {}
     for i in range(load_acquire(&c.routes_n)):
         routes[path.decode()] = {
+            "websockets": c.routes[i].open,
             "dropped": c.routes[i].dropped, "closed_slow": c.routes[i].closed_slow,
             "no_subprotocol": c.routes[i].no_subprotocol,
         }

@@ -520,6 +520,13 @@ class RouteOptions(Options, group="WebSocket"):
         stats()["routes"] counts them as ``no_subprotocol``""",
         flag=Flag("Subprotocol: of those the client offers, the first given here is agreed on.", "--subprotocol"),
     )
+    topics: tuple[str, ...] = option(
+        (),
+        Several(Text("TOPIC"), most=LIMITS["topics"]),
+        """what is published to these goes to every WebSocket of the route, from its handshake to its end. It takes no
+        memory for each, and no handler; a publish to one looks through the connections that there are""",
+        flag=Flag("Topic that every WebSocket is subscribed to.", "--topic"),
+    )
     max_send_queue: int = option(
         1 << 20,
         Amount(1, MAX_MESSAGE, "bytes"),

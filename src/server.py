@@ -118,6 +118,7 @@ class Server:
         ping_interval: float | None = None,
         origins: str | Iterable[str] = (),
         subprotocols: str | Iterable[str] = (),
+        topics: str | Iterable[str] = (),
         max_send_queue: int = 1 << 20,
         when_slow: str = "close",
         compression: str | None = None,

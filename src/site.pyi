@@ -58,6 +58,7 @@ class Site(Application):
         when_slow: int,
         origins: list[bytes],
         subprotocols: list[bytes],
+        topics: list[bytes],
         compression: int,
         window_bits: int,
         memory_level: int,

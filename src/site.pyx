@@ -32,7 +32,7 @@ from c1m.static cimport MAX_CORS, MAX_MOUNTS, MAX_RULES, Mount, mount_add
 from c1m.websocket cimport Application, Handler
 from c1m.ws cimport ws_accept
 from c1m.wsconn cimport (
-    MAX_ORIGINS, MAX_PROTOCOLS, MAX_ROUTES, SHARED_COMPRESSION, SLOW_CLOSE, WsRoute, ws_server_free, ws_server_init,
+    MAX_ORIGINS, MAX_PROTOCOLS, MAX_ROUTE_TOPICS, MAX_ROUTES, SHARED_COMPRESSION, SLOW_CLOSE, WsRoute, ws_server_free, ws_server_init,
 )
 
 cdef enum:
@@ -43,7 +43,7 @@ cdef enum:
 LIMITS = {
     "roots": min(<int>MAX_MOUNTS, <int>MAX_ROOTS), "index": <int>MAX_INDEX_NAMES, "index_name": <int>MAX_NAME,
     "rules": <int>MAX_RULES, "typed": <int>MAX_TYPED, "cors": <int>MAX_CORS, "origins": <int>MAX_ORIGINS,
-    "routes": <int>MAX_ROUTES, "subprotocols": <int>MAX_PROTOCOLS,
+    "routes": <int>MAX_ROUTES, "subprotocols": <int>MAX_PROTOCOLS, "topics": <int>MAX_ROUTE_TOPICS,
 }
 """How many of each there may be; of index_name and typed, names with a media type, how many bytes."""
 WHEN_SLOW = ("close", "drop-newest", "drop-oldest", "latest")
@@ -229,8 +229,8 @@ cdef class Site(Application):
         mount_add(&self.parts.files, m)
 
     def route(self, bytes path, Handler handler, *, uint32_t max_message, idle_timeout_ms, ping_interval_ms,
-              size_t max_send_queue, int when_slow, origins, subprotocols, int compression, int window_bits,
-              int memory_level):
+              size_t max_send_queue, int when_slow, origins, subprotocols, topics, int compression,
+              int window_bits, int memory_level):
         """Speaks WebSocket at a path, for a handler, or, where that is None, sending every message back.
 
         ping_interval_ms of silence bring a ping, idle_timeout_ms the end. when_slow: by WHEN_SLOW. compression: by
@@ -239,8 +239,9 @@ cdef class Site(Application):
         cdef uint8_t[28] accepted
         cdef uint8_t ping = self.timeout(ping_interval_ms), pong = self.timeout(idle_timeout_ms - ping_interval_ms)
         cdef WsRoute *route
-        if self.ws.routes_n == MAX_ROUTES or len(origins) > MAX_ORIGINS or len(subprotocols) > MAX_PROTOCOLS:
-            raise ValueError("more WebSocket routes, origins or subprotocols than LIMITS has")
+        if self.ws.routes_n == MAX_ROUTES or len(origins) > MAX_ORIGINS or len(subprotocols) > MAX_PROTOCOLS or \
+                len(topics) > MAX_ROUTE_TOPICS:
+            raise ValueError("more WebSocket routes, origins, subprotocols or topics than LIMITS has")
         if handler is not None:
             self.keep_peers()
         route = <WsRoute *>calloc(1, sizeof(WsRoute))
@@ -252,7 +253,7 @@ cdef class Site(Application):
             raise ValueError(f"the paths of all WebSocket routes take more than {MAX_PATHS >> 10} KiB")
         # OpenSSL loads and sets up some 2 MB at its first hash: not while a client waits.
         ws_accept(b"dGhlIHNhbXBsZSBub25jZQ==", accepted)
-        self.kept.append((path, handler, origins, subprotocols))
+        self.kept.append((path, handler, origins, subprotocols, topics))
         route.path = Slice(path, len(path))
         if handler is not None:
             route.on = handler_events()
@@ -264,6 +265,8 @@ cdef class Site(Application):
             compression == SHARED_COMPRESSION, when_slow != SLOW_CLOSE, window_bits, memory_level, DEFLATE_LEVEL)
         route.origins_n = slices(route.origins, origins)
         route.protocols_n = slices(route.protocols, subprotocols)
+        route.topics_n = slices(route.topics, topics)
+        hub_route(&self.hub, route)
         self.ws.routes[self.ws.routes_n] = route
         self.ws.routes_n += 1
 

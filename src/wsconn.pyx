@@ -94,6 +94,9 @@ cdef bint wsconn_open(WsServer *w, Conn *c, uint16_t route, const DeflateTerms *
     if place.on != NULL and place.when_slow != SLOW_CLOSE:
         c.flags |= NO_BACKPRESSURE      # its queue is bounded by dropping: to read on brings no more
     conn_deadline(w.r, c, place.ping_timeout)
+    if place.topics_n:
+        w.counted(w.hub, place, 1)
+    place.counts.open += 1
     w.counts.open += 1
     w.counts.upgrades += 1
     if place.on != NULL:
@@ -227,6 +230,9 @@ cdef void wsconn_closed(void *owner, Conn *c) noexcept nogil:
     if route_of(w, c).on != NULL:
         route_of(w, c).on.closed(w.owner, c)
     wsconn_free(c)
+    if route_of(w, c).topics_n:
+        w.counted(w.hub, route_of(w, c), -1)
+    route_of(w, c).counts.open -= 1
     w.counts.open -= 1           # last: another thread must not count it as closed while it still has subscriptions
 
 
