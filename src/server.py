@@ -84,6 +84,7 @@ class Server:
         cache_bytes: int = 64 << 20,
         mime_types: Mapping[str, str] | None = None,
         default_type: str = "application/octet-stream",
+        publish_buffer: int = 16 << 20,
         access_log: _Path | None = None,
         access_log_format: str = "combined",
     ) -> None:
@@ -174,15 +175,20 @@ class Server:
 
     def publish(self, topic: str, message: str | bytes | bytearray | memoryview) -> None:
         """Sends a message to every WebSocket that is subscribed to a topic. May be called from any thread; one that
-        publishes faster than the server can send is slowed down.
+        publishes faster than the server can send is slowed down. Where several processes serve, those of all get it;
+        what one process publishes comes in that order to each.
 
-        Raises RuntimeError if the server does not run, or not in this process; TypeError for what is no message.
+        Raises RuntimeError if the server does not run, or not in this process; TypeError for what is no message; where
+        several processes serve, ValueError for one that takes more than a quarter of publish_buffer.
         """
-        self._running_site().publish(topic, message)
+        self._everyone().publish(topic, message)
 
     def subscribers(self, topic: str) -> int:
-        """How many WebSockets are subscribed to a topic. May be called from any thread."""
-        return self._running_site().subscribers(topic)
+        """How many WebSockets are subscribed to a topic, in all processes that serve. May be called from any thread.
+
+        A process with more than 98,304 topics can't tell the others of those that were too many.
+        """
+        return self._everyone().subscribers(topic)
 
     @property
     def ports(self) -> list[int]:
@@ -338,6 +344,11 @@ class Server:
         self._check_process()
         if self._listening:
             raise RuntimeError(f"cannot {verb} a server that is listening already")
+
+    def _everyone(self) -> Site | Shared:
+        """What reaches the subscribers in all processes: from one that serves, or from the one that has started those.
+        """
+        return self._shared if self._shared is not None and self._site is None else self._running_site()
 
     def _running_site(self) -> Site:
         self._check_process()
