@@ -39,6 +39,7 @@ from c1m.kinds import (
     Seconds,
     Several,
     Switch,
+    Text,
     Token,
     UrlPath,
     at_most,

@@ -26,7 +26,7 @@ from c1m.files cimport (
 from c1m.httpconn cimport http_server_init
 from c1m.mailbox cimport mailbox_close, mailbox_free, mailbox_init, mailbox_run
 from c1m.naming cimport MAX_NAME, MAX_TYPED, MediaType, Rule, Rules, coding_name, types_set
-from c1m.pubsub cimport hub_free, hub_init, hub_receive, hub_share
+from c1m.pubsub cimport hub_free, hub_init, hub_receive, hub_route, hub_share
 from c1m.reactor cimport (
     Callbacks, reactor_alarm, reactor_close_all, reactor_keep_peers, reactor_trim, timeout_class,
 )
@@ -36,7 +36,8 @@ from c1m.static cimport MAX_CORS, MAX_MOUNTS, MAX_RULES, Mount, mount_add
 from c1m.websocket cimport Application, Handler
 from c1m.ws cimport ws_accept
 from c1m.wsconn cimport (
-    MAX_ORIGINS, MAX_PROTOCOLS, MAX_ROUTE_TOPICS, MAX_ROUTES, SHARED_COMPRESSION, SLOW_CLOSE, WsRoute, ws_server_free, ws_server_init,
+    MAX_ORIGINS, MAX_PROTOCOLS, MAX_ROUTE_TOPICS, MAX_ROUTES, SHARED_COMPRESSION, SLOW_CLOSE, WsRoute, ws_server_free,
+    ws_server_init,
 )
 
 cdef enum:

@@ -19,7 +19,7 @@ from c1m.handlers import Closed
 from c1m.loop cimport Loop
 from c1m.mailbox cimport Command, command_t, mailbox_add, mailbox_full, mailbox_wait
 from c1m.pubsub cimport (
-    hub_count, hub_deliver, hub_subscribe, hub_topic, hub_unsubscribe, name_of, run_publish, run_subscribe,
+    hub_count, hub_deliver, hub_reach, hub_subscribe, hub_unsubscribe, name_of, run_publish, run_subscribe,
     run_unsubscribe,
 )
 from c1m.reactor cimport (
@@ -155,6 +155,7 @@ cdef class Application(Loop):
         cdef Block *block
         cdef Message one
         cdef Topic *found
+        cdef uint64_t reach
         self.check_forked()
         name = topic_new(topic)
         try:
@@ -167,14 +168,14 @@ cdef class Application(Loop):
         if not reactor_is_here(&self.r):
             self.ask(run_publish, &self.hub, sender, name, block, opcode)
             return
-        found = hub_topic(&self.hub, name_of(name))
-        if found != NULL:
+        reach = hub_reach(&self.hub, name_of(name), &found)
+        if reach:
             message_begin(&one, opcode, block)
-            if found.count > FEW:
+            if reach > FEW:
                 with nogil:
-                    hub_deliver(&self.hub, found, &one, sender)
+                    hub_deliver(&self.hub, name_of(name), found, &one, sender)
             else:
-                hub_deliver(&self.hub, found, &one, sender)
+                hub_deliver(&self.hub, name_of(name), found, &one, sender)
             message_end(&one)
         block_unref(name)
         block_unref(block)
