@@ -108,6 +108,8 @@ with tempfile.TemporaryDirectory() as directory:
         origins=[],
         # Subprotocols, the best first: of those a client offers, the first of these is agreed on.
         subprotocols=["json", "text"],
+        # What is published to these goes to every WebSocket of the route.
+        topics=["news"],
         # Bytes that may wait in a client's send queue, and what becomes of it, or of a message, when that is full.
         max_send_queue=1 << 18,
         when_slow="drop-oldest",

@@ -30,4 +30,5 @@ cdef void call_refused(
     void *owner, int why, uint64_t times, const Address *client, const char *fault
 ) noexcept nogil
 cdef bint call_draining(Calls *k) noexcept nogil
+cdef void call_lost(Calls *k, uint64_t messages) noexcept nogil
 cdef void calls_release(Calls *k) noexcept nogil

@@ -30,7 +30,7 @@ from c1m.reactor cimport (
 from c1m.response cimport exchange_client, head_begin, head_end, put_length, respond_status
 from c1m.semantics cimport http_accepts, http_precondition
 from c1m.static cimport path_below
-from c1m.websocket cimport Application, Handler, Request, Sent, WebSocket
+from c1m.websocket cimport Application, Handler, Request, Sent, WebSocket, lost_line
 from c1m.ws cimport WS_TEXT
 from c1m.wsconn cimport WS_CLOSING, WsConn, message_t, wsconn_of
 from c1m.pubsub cimport hub_leave
@@ -333,6 +333,13 @@ cdef bint call_draining(Calls *k) noexcept nogil:
     gil_take(k)
     with gil:
         return (<Application>k.app).say_goodbye()
+
+
+cdef void call_lost(Calls *k, uint64_t messages) noexcept nogil:
+    """Messages did not get from one process of the server to another."""
+    gil_take(k)
+    with gil:
+        (<Application>k.app).log(logging.ERROR, lost_line(messages))
 
 
 cdef void call_unreadable(void *owner, Exchange *x, int fault) noexcept nogil:

@@ -30,7 +30,7 @@ cdef struct Gate:
     uint8_t refusing             # and what it speaks when it is to be refused; its owner lowers `waiting`
     uint64_t waiting             # connections that do
     uint64_t awaited             # those whose PROXY header has not come
-    uint64_t[<int>REFUSALS] counts
+    uint64_t *counts             # how many were turned away, by Refusal; others read them
     uint64_t[<int>REFUSALS] told          # of these, how many the log knows of
     int64_t[<int>REFUSALS] told_ms        # since when
 

@@ -28,7 +28,7 @@ cdef struct Limits:              # zeroes: no limits, no table
     uint32_t top                 # the first that was never used
     uint32_t free                # the first of those that were
     uint32_t fading, fading_last
-    uint32_t count               # clients now
+    uint64_t *count              # clients now; others read it
 
 cdef bint limits_init(Limits *l, uint32_t connections, uint32_t upgrades, uint32_t most) noexcept nogil
 cdef void limits_free(Limits *l) noexcept nogil

@@ -38,7 +38,7 @@ static_assert(sizeof(Client) == 32)
 
 cdef bint limits_init(Limits *l, uint32_t connections, uint32_t upgrades, uint32_t most) noexcept nogil:
     """Limits for each address: connections at once, and upgrades a second; 0 for none. most: connections that there can
-    be in all. False: memory is out. What is not touched of the table costs none."""
+    be in all. l.count is the caller's. False: memory is out. What is not touched of the table costs none."""
     cdef uint32_t buckets = LEAST
     l.connections = connections
     l.interval_ns = SECOND // upgrades if upgrades else 0
@@ -109,7 +109,7 @@ cdef bint limits_upgrade(Limits *l, const Address *a, int64_t now_ns) noexcept n
 cdef void limits_forget(Limits *l, int64_t now_ns) noexcept nogil:
     """Removes every entry that has nothing to say any more."""
     cdef uint32_t _
-    for _ in range(l.count):
+    for _ in range(<uint32_t>l.count[0]):
         fade(l, now_ns)
 
 
@@ -148,7 +148,7 @@ cdef uint32_t find_or_add(Limits *l, const Address *a, int64_t now_ns) noexcept 
     bucket = bucket_of(l, prefix, a.family)
     l.clients[i] = Client(prefix, 0, 0, l.buckets[bucket], NO_CLIENT, a.family, False)
     l.buckets[bucket] = i
-    l.count += 1
+    l.count[0] += 1
     return i
 
 
@@ -161,7 +161,7 @@ cdef void remove(Limits *l, uint32_t i) noexcept nogil:
     c.family = 0
     c.chain = l.free
     l.free = i
-    l.count -= 1
+    l.count[0] -= 1
 
 
 cdef void settle(Limits *l, uint32_t i, int64_t now_ns) noexcept nogil:

@@ -6,7 +6,7 @@ class Worker(Loop):
     def __init__(
         self,
         *,
-        shared: Any,
+        memory: Any,
         process: int,
         processes: int,
         targets: list[tuple[bytes, bool, bytes | None, list[bytes] | None]],

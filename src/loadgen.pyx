@@ -268,7 +268,7 @@ cdef bytes compressed(Deflater *d, bytes payload):
 cdef class Worker(Loop):
     """One process's part of a load.
 
-    shared: memory for c1m.tally, writable, in which this is process `process` of `processes`. targets: a list of
+    memory: of c1m.tally, writable, in which this is process `process` of `processes`. targets: a list of
     (sockaddr as bytes, whether it is in 127.0.0.0/8, the opening handshake or None, the requests or None, as lists of
     bytes). payloads: of the messages, for WebSocket. count: connections of this process; first: the number of its first
     one among all. seconds: how long it runs, or None; messages: how many it sends, or None; patience_ms: the longest
@@ -280,14 +280,14 @@ cdef class Worker(Loop):
     cdef Py_buffer view
     cdef list kept
 
-    def __cinit__(self, *, shared, process, processes, list targets, list payloads, count, first, opcode, depth,
+    def __cinit__(self, *, memory, process, processes, list targets, list payloads, count, first, opcode, depth,
                   seconds, messages, rate, publish, ramp, sources, key, patience_ms, message_size, fresh, idle,
                   subscribe, verify, compress, for_head, write_timeout_ms):
         cdef Load *load = <Load *>calloc(1, sizeof(Load))
         self.load = load
         if load == NULL:
             raise MemoryError
-        PyObject_GetBuffer(shared, &self.view, PyBUF_WRITABLE)
+        PyObject_GetBuffer(memory, &self.view, PyBUF_WRITABLE)
         load.control = <Control *>self.view.buf
         load.tally = tallies_in(self.view.buf) + <int>process
         load.r = &self.r

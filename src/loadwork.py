@@ -11,7 +11,7 @@ def work(memory: int, parent: int) -> None:
     """memory: the descriptor of what is shared; parent: the process that has started this one. Its part is read from
     standard input.
     """
-    worker = Worker(shared=mmap.mmap(memory, 0), **pickle.load(sys.stdin.buffer))
+    worker = Worker(memory=mmap.mmap(memory, 0), **pickle.load(sys.stdin.buffer))
     worker.work(parent)
 
 

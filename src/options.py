@@ -42,6 +42,7 @@ from c1m.kinds import (
     Seconds,
     Several,
     Switch,
+    Text,
     Token,
     UrlPath,
     at_most,
@@ -375,6 +376,16 @@ class ServerOptions(Options, group="Limits and timeouts"):
         flag=Flag("Media type of all other files."),
         group="Files",
     )
+    publish_buffer: int = option(
+        16 << 20,
+        Amount(64 << 10, 1 << 30, "bytes"),
+        """where several processes serve, memory for what is published in one of them and not yet read by all others.
+        A process that falls further behind loses messages of the others', and so does one that has some 32,000 of them
+        to read; that is logged, and stats() counts them as ``publish_lost``. A message may take a quarter of it.
+        Publishing slows down a thread that fills half of it, but no handler""",
+        flag=None,
+        group="WebSocket",
+    )
     access_log: str | None = option(
         None,
         Path("-"),
@@ -611,6 +622,13 @@ class RouteOptions(Options, group="WebSocket"):
         connection for which they offered some and got none: the first on each route is logged, and
         stats()["routes"] counts them as ``no_subprotocol``""",
         flag=Flag("Subprotocol: of those the client offers, the first given here is agreed on.", "--subprotocol"),
+    )
+    topics: tuple[str, ...] = option(
+        (),
+        Several(Text("TOPIC"), most=LIMITS["topics"]),
+        """what is published to these goes to every WebSocket of the route, from its handshake to its end. It takes no
+        memory for each, and no handler; a publish to one looks through the connections that there are""",
+        flag=Flag("Topic that every WebSocket is subscribed to.", "--topic"),
     )
     max_send_queue: int = option(
         1 << 20,

@@ -1,41 +1,60 @@
 """Publish and subscribe: which connections a message goes to.
 
-Owns: the topics of a server's WebSockets, and delivery to their subscribers.
+Owns: the topics of a server's WebSockets, delivery to their subscribers, also of what other processes publish.
 Refuses to know: what is published, how a slow reader is dealt with, Python.
 
 Topics change on the reactor's thread only, so that thread reads them as it likes; it holds the lock while it changes
 them, and other threads hold it while they read. A subscriber's number is its fd.
+
+A route's own topics need no subscriptions: what is published to one goes to every connection of the route that the
+reactor's table has.
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcmp
 
-from c1m.buf cimport Slice
+from c1m.buf cimport Slice, block_unref
 from c1m.linux cimport (
     pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock,
 )
 from c1m.mailbox cimport Command
 from c1m.reactor cimport Conn, conn_close, conn_of, fd_of, handle_of
+from c1m.ring cimport Received, Ring, ring_next, ring_open, ring_rest, ring_wants
+from c1m.siphash cimport siphash13
 from c1m.topics cimport (
-    Subscriber, Topic, topics_find, topics_free, topics_init, topics_leave, topics_subscribe, topics_unsubscribe,
+    Subscriber, Topic, subscription_at, topics_find, topics_free, topics_init, topics_leave, topics_serial,
+    topics_subscribe, topics_unsubscribe,
 )
-from c1m.wsconn cimport TAG_TOPIC, Message, WsServer, message_begin, message_end, message_send, wsconn_of
+from c1m.wsconn cimport (
+    TAG_TOPIC, Message, WsRoute, WsServer, message_begin, message_end, message_send, route_of, wsconn_of,
+)
 
 cdef extern from *:
     void prefetch "__builtin_prefetch"(const void *p) noexcept nogil
 
 cdef enum:
     PREFETCH_AHEAD = 4           # subscribers
+    MAX_RECEIVED = 4096          # messages, and deliveries of them, before other connections have their turn
 
 
 cdef Subscriber *subscriber_of(void *context, uint32_t number) noexcept nogil:
     return &wsconn_of(&(<Hub *>context).ws.r.table[number]).subscriber
 
 
-cdef bint hub_init(Hub *h, WsServer *ws) noexcept nogil:
+cdef bint hub_init(Hub *h, WsServer *ws, uint64_t *topics_now) noexcept nogil:
     """No topics yet. False: memory is out."""
-    h.ws = ws
+    h.ws, h.topics_now = ws, topics_now
     pthread_mutex_init(&h.lock, NULL)
+    ws.counted, ws.hub = counted, h
     return topics_init(&h.topics, subscriber_of, h)
+
+
+cdef void hub_route(Hub *h, WsRoute *route) noexcept nogil:
+    """A route has been made: takes note of its topics."""
+    cdef int i
+    for i in range(route.topics_n):
+        route.serials[i] = topics_serial(&h.topics)
+    h.routes_own += route.topics_n
 
 
 cdef void hub_free(Hub *h) noexcept nogil:
@@ -43,55 +62,178 @@ cdef void hub_free(Hub *h) noexcept nogil:
     pthread_mutex_destroy(&h.lock)
 
 
+# ---- with other processes ----
+
+cdef void hub_share(Hub *h, Ring *ring, int seat) noexcept nogil:
+    """From now on what others publish comes here, too. There are no topics yet."""
+    h.topics.key = ring.head.key         # so that a topic's hash is what the ring knows it by
+    h.ring, h.seat = ring, seat
+    ring_open(ring, seat)
+
+
+cdef inline uint64_t subscribed(const Hub *h, Slice topic) noexcept nogil:
+    """How many get what is published to a topic, if others want to know."""
+    cdef Topic *found
+    return 0 if h.ring == NULL else hub_reach(h, topic, &found)
+
+
+cdef inline void tell(Hub *h, Slice topic, uint64_t before) noexcept nogil:
+    """Tells other processes how many are subscribed to a topic, where that has changed."""
+    cdef uint64_t now = subscribed(h, topic)
+    if now != before:
+        ring_wants(h.ring, h.seat, siphash13(&h.topics.key, topic.at, topic.n), before, now)
+
+
+cdef void tell_leaving(Hub *h, Subscriber *s) noexcept nogil:
+    """Tells them that a subscriber is about to leave all of its topics."""
+    cdef Topic *topic
+    cdef uint64_t before
+    cdef uint32_t slot
+    for slot in range(s.count):
+        topic = h.topics.by_id[subscription_at(s, slot).topic]
+        before = topic.count + by_route(h, Slice(&topic.name[0], topic.name_n))
+        ring_wants(h.ring, h.seat, topic.hash, before, before - 1)
+
+
+cdef void counted(void *hub, const WsRoute *route, int more) noexcept nogil:
+    """Tells them that a route with topics of its own is about to have one connection more, or less."""
+    cdef Hub *h = <Hub *>hub
+    cdef uint64_t before
+    cdef Slice topic
+    cdef int i
+    for i in range(route.topics_n if h.ring != NULL else 0):
+        topic = route.topics[i]
+        before = subscribed(h, topic)
+        ring_wants(h.ring, h.seat, siphash13(&h.topics.key, topic.at, topic.n), before, before + more)
+
+
+cdef bint hub_receive(Hub *h) noexcept nogil:
+    """Delivers what other processes have published, for a while. Returns True when nothing is left."""
+    cdef int64_t budget = MAX_RECEIVED, reach
+    cdef Received received
+    cdef Message message
+    cdef Topic *topic
+    while budget > 0:
+        if not ring_next(h.ring, h.seat, &received):
+            return ring_rest(h.ring, h.seat)
+        reach = hub_reach(h, received.topic, &topic)
+        if reach:
+            message_begin(&message, <uint8_t>received.number, received.block)
+            hub_deliver(h, received.topic, topic, &message, 0)
+            message_end(&message)
+            budget -= reach
+        block_unref(received.block)
+        budget -= 1
+    return False
+
+
+# ---- subscriptions ----
+
 cdef bint hub_subscribe(Hub *h, Conn *c, Slice topic) noexcept nogil:
-    """Subscribes once; a second time changes nothing. False: memory is out, and nothing has changed."""
+    """Subscribes once; a second time changes nothing, nor does it if its route has the topic. False: memory is out, and
+    nothing has changed."""
+    cdef uint64_t before = subscribed(h, topic)
     cdef bint ok
+    if own_topic(route_of(h.ws, c), topic) >= 0:
+        return True
     pthread_mutex_lock(&h.lock)
     ok = topics_subscribe(&h.topics, fd_of(h.ws.r, c), topic)
+    h.topics_now[0] = h.topics.count
     pthread_mutex_unlock(&h.lock)
+    tell(h, topic, before)
     return ok
 
 
 cdef void hub_unsubscribe(Hub *h, Conn *c, Slice topic) noexcept nogil:
+    """Ends a subscription, if there is one; to its route's own topics a connection has none."""
+    cdef uint64_t before = subscribed(h, topic)
     pthread_mutex_lock(&h.lock)
     topics_unsubscribe(&h.topics, fd_of(h.ws.r, c), topic)
+    h.topics_now[0] = h.topics.count
     pthread_mutex_unlock(&h.lock)
+    tell(h, topic, before)
 
 
 cdef void hub_leave(Hub *h, Conn *c) noexcept nogil:
     """Ends all subscriptions of a connection that is being closed."""
     if wsconn_of(c).subscriber.capacity == 0 and wsconn_of(c).subscriber.count == 0:
         return
+    if h.ring != NULL:
+        tell_leaving(h, &wsconn_of(c).subscriber)
     pthread_mutex_lock(&h.lock)
     topics_leave(&h.topics, fd_of(h.ws.r, c))
+    h.topics_now[0] = h.topics.count
     pthread_mutex_unlock(&h.lock)
 
 
-cdef Topic *hub_topic(const Hub *h, Slice topic) noexcept nogil:
-    """The topic of that name, NULL if it has no subscribers; on the reactor's thread."""
-    return topics_find(&h.topics, topic)
+# ---- delivery ----
+
+cdef int own_topic(const WsRoute *route, Slice topic) noexcept nogil:
+    """Which of a route's own topics this is; -1: none."""
+    cdef int i
+    for i in range(route.topics_n):
+        if route.topics[i].n == topic.n and memcmp(route.topics[i].at, topic.at, topic.n) == 0:
+            return i
+    return -1
 
 
-cdef void hub_deliver(Hub *h, const Topic *topic, Message *message, uint64_t sender) noexcept nogil:
-    """Sends a message to all subscribers but the sender, a handle or 0."""
+cdef uint64_t by_route(const Hub *h, Slice topic) noexcept nogil:
+    """How many get what is published to a topic because it is their route's own."""
+    cdef uint64_t count = 0
+    cdef int i
+    for i in range(h.ws.routes_n if h.routes_own else 0):
+        if own_topic(h.ws.routes[i], topic) >= 0:
+            count += h.ws.routes[i].counts.open
+    return count
+
+
+cdef uint64_t hub_reach(const Hub *h, Slice topic, Topic **found) noexcept nogil:
+    """How many get what is published to a topic; on the reactor's thread. found: the topic, NULL if none has subscribed
+    to it."""
+    found[0] = topics_find(&h.topics, topic)
+    return (0 if found[0] == NULL else found[0].count) + by_route(h, topic)
+
+
+cdef void hub_deliver(Hub *h, Slice name, const Topic *topic, Message *message, uint64_t sender) noexcept nogil:
+    """Sends a message to all that get what is published to a topic, as hub_reach has found it, but to the sender, a
+    handle or 0."""
     cdef Conn *table = h.ws.r.table
     cdef uint32_t i
     cdef Conn *c
-    for i in range(topic.count):
+    cdef int own
+    for i in range(0 if topic == NULL else topic.count):
         if i + PREFETCH_AHEAD < topic.count:
             prefetch(&table[topic.members[i + PREFETCH_AHEAD].subscriber])
         c = &table[topic.members[i].subscriber]
         if not sender or handle_of(h.ws.r, c) != sender:
             message_send(h.ws, c, message, TAG_TOPIC + topic.serial)
+    for i in range(h.ws.routes_n if h.routes_own else 0):
+        own = own_topic(h.ws.routes[i], name)
+        if own >= 0:
+            deliver_to_route(h, i, message, sender, TAG_TOPIC + h.ws.routes[i].serials[own])
 
 
-cdef uint32_t hub_count(Hub *h, Slice topic) noexcept nogil:
-    """How many are subscribed to a topic. Any thread may ask."""
+cdef void deliver_to_route(Hub *h, uint16_t route, Message *message, uint64_t sender, uint32_t tag) noexcept nogil:
+    """Sends it to every connection of a route."""
+    cdef uint64_t left = h.ws.routes[route].counts.open
+    cdef Conn *c
+    cdef int fd
+    for fd in range(h.ws.r.top + 1):
+        if left == 0:
+            break
+        c = &h.ws.r.table[fd]
+        if c.protocol == h.ws.protocol and c.route == route:
+            left -= 1
+            if not sender or handle_of(h.ws.r, c) != sender:
+                message_send(h.ws, c, message, tag)
+
+
+cdef uint64_t hub_count(Hub *h, Slice topic) noexcept nogil:
+    """How many get what is published to a topic. Any thread may ask."""
     cdef Topic *found
-    cdef uint32_t count
+    cdef uint64_t count
     pthread_mutex_lock(&h.lock)
-    found = topics_find(&h.topics, topic)
-    count = 0 if found == NULL else found.count
+    count = hub_reach(h, topic, &found)
     pthread_mutex_unlock(&h.lock)
     return count
 
@@ -99,14 +241,15 @@ cdef uint32_t hub_count(Hub *h, Slice topic) noexcept nogil:
 # ---- commands of other threads ----
 
 cdef int64_t run_publish(void *owner, const Command *command) noexcept nogil:
-    cdef Topic *topic = hub_topic(<Hub *>owner, name_of(command.topic))
+    cdef Hub *h = <Hub *>owner
+    cdef Topic *topic
+    cdef uint64_t reach = hub_reach(h, name_of(command.topic), &topic)
     cdef Message message
-    if topic == NULL:
-        return 0
-    message_begin(&message, <uint8_t>command.number, command.block)
-    hub_deliver(<Hub *>owner, topic, &message, command.handle)
-    message_end(&message)
-    return topic.count
+    if reach:
+        message_begin(&message, <uint8_t>command.number, command.block)
+        hub_deliver(h, name_of(command.topic), topic, &message, command.handle)
+        message_end(&message)
+    return reach
 
 
 cdef int64_t run_subscribe(void *owner, const Command *command) noexcept nogil:

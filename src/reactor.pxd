@@ -114,6 +114,11 @@ cdef struct Callbacks:           # what the reactor calls of the application as 
     woken_t draining             # connections that are spread are about to be told of the shutdown: returns whether
     # they may be; if not, reactor_proceed says so later
 
+cdef struct NetCounts:           # what it counts, in words that other threads and processes may read
+    uint64_t connections         # now
+    uint64_t full                # now: out of descriptors, and listeners are not watched
+    uint64_t accepted, unwatched, received, sent, full_count, iterations
+
 cdef enum:
     MAX_TIMEOUT_CLASSES = 64
     TICK_SHIFT = 6               # a tick is 64 ms: what a deadline may be late by, and how often it can move
@@ -172,8 +177,7 @@ cdef struct Reactor:
     bint interrupted             # a signal came: run returns so that Python may look
     int fault                    # errno of an epoll_wait that failed: nothing can be served any more
     bint forked                  # this is the child of a fork, where everything was closed
-    bint full                    # out of descriptors: listeners are not watched
-    uint32_t full_tick           # since when
+    uint32_t full_tick           # since when descriptors have run out: NetCounts.full
     uint32_t noted_tick          # when the log was last told
     bint noted
     int waker
@@ -190,8 +194,8 @@ cdef struct Reactor:
     int64_t drain_by_ms          # when the last of them is to be told
     int64_t shutdown_by_ms       # when it ends, whatever is in flight
     Callbacks on
-    int64_t connections          # now
-    uint64_t accepted, unwatched, received, sent, full_count, iterations
+    NetCounts *counts            # its own, or where others want it to count
+    NetCounts own_counts
 
 cdef enum ShutdownStage:
     SHUTDOWN_TELLS               # connections whose protocol is not spread
@@ -203,7 +207,7 @@ cdef enum Asked:
     ASKED_SHUTDOWN = 1
     ASKED_STOP = 2
 
-cdef int reactor_init(Reactor *r, int64_t write_timeout_ms) noexcept nogil
+cdef int reactor_init(Reactor *r, int64_t write_timeout_ms, int waker) noexcept nogil
 cdef void reactor_free(Reactor *r) noexcept nogil
 cdef int reactor_watch(Reactor *r, int fd, uint8_t protocol) noexcept nogil
 cdef bint reactor_keep_peers(Reactor *r) noexcept nogil

@@ -146,15 +146,15 @@ cdef void conn_open(Reactor *r, int fd) noexcept nogil:
     cdef int fault = EMFILE
     if fd < r.size:
         if entry_watch(r, fd, FIRST_PROTOCOL, EPOLLIN | EPOLLRDHUP | EPOLLET):
-            r.connections += 1
-            r.accepted += 1
+            r.counts.connections += 1
+            r.counts.accepted += 1
             if r.on.admit == NULL or r.on.admit(r.on.app, &r.table[fd]):
                 protocol_of(r, &r.table[fd]).opened(protocol_of(r, &r.table[fd]).owner, &r.table[fd])
             return
         fault = errno
     close(fd)
-    r.unwatched += 1
-    if r.unwatched == 1 or <uint32_t>(r.tick - r.noted_tick) > QUIET_TICKS:
+    r.counts.unwatched += 1
+    if r.counts.unwatched == 1 or <uint32_t>(r.tick - r.noted_tick) > QUIET_TICKS:
         r.noted_tick = r.tick
         r.on.note(r.on.app, NOTE_UNWATCHED, fault)
 
@@ -203,9 +203,9 @@ cdef void reclaim(Reactor *r) noexcept nogil:
         c.protocol = FREE        # before its fd is closed, for a fork may come between
         c.generation += 1
         fd_close(r, r.closing[i], True)
-        r.connections -= 1
+        r.counts.connections -= 1
         i += 1
-    if r.full and r.closing_n:
+    if r.counts.full and r.closing_n:
         listeners_watch(r, True)
     r.closing_n = 0
 
@@ -235,7 +235,7 @@ cdef Conn *conn_connect(
             and entry_watch(r, fd, protocol, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)
         ):
             r.table[fd].flags |= CONNECTING | WATCHING_OUT
-            r.connections += 1
+            r.counts.connections += 1
             return &r.table[fd]
         fault[0] = errno
     close(fd)
@@ -280,7 +280,7 @@ cdef inline int conn_accept(Reactor *r, int listener) noexcept nogil:
 
 cdef void listener_ready(Reactor *r, int listener) noexcept nogil:
     cdef int fd, _
-    if r.full:
+    if r.counts.full:
         return                   # found out earlier in this batch
     for _ in range(ACCEPTS):
         fd = conn_accept(r, listener)
@@ -305,10 +305,10 @@ cdef void listeners_watch(Reactor *r, bint on) noexcept nogil:
             event.events = EPOLLIN if on else 0
             event.data.u64 = handle_of(r, &r.table[fd])
             epoll_ctl(r.epoll, EPOLL_CTL_MOD, fd, &event)
-    r.full = not on
-    if r.full:
+    r.counts.full = not on
+    if r.counts.full:
         r.full_tick = r.tick
-        r.full_count += 1
+        r.counts.full_count += 1
         if not r.noted:
             r.noted = True
             r.noted_tick = r.tick
@@ -321,9 +321,9 @@ cdef void listeners_drain(Reactor *r) noexcept nogil:
     cdef uint64_t before
     for fd in range(r.listeners_top + 1):
         if r.table[fd].protocol == LISTENER:
-            before = r.accepted - 1
-            while before != r.accepted and not r.full:
-                before = r.accepted
+            before = r.counts.accepted - 1
+            while before != r.counts.accepted and not r.counts.full:
+                before = r.counts.accepted
                 listener_ready(r, fd)
 
 
@@ -393,7 +393,7 @@ cdef void conn_read(Reactor *r, Conn *c, bint resumed) noexcept nogil:
             c.flags |= CLIENT_DONE
         more = got == <ssize_t>(RECV_BUFFER - have) or (got > 0 and (resumed or c.flags & HANGING_UP))
         got = max(got, 0)
-        r.received += got
+        r.counts.received += got
     if got or resumed:
         block_unref(c.input)
         c.input = NULL
@@ -426,7 +426,7 @@ cdef void conn_discard(Reactor *r, Conn *c) noexcept nogil:
     if got == 0 or got == NET_LOST:
         conn_close(r, c)
     elif got > 0:
-        r.received += got
+        r.counts.received += got
         ready_add(r, c)
 
 
@@ -438,7 +438,7 @@ cdef inline ssize_t conn_sent(Reactor *r, Conn *c, ssize_t sent) noexcept nogil:
         conn_close(r, c)
         return NET_LOST
     sent = max(sent, 0)
-    r.sent += sent
+    r.counts.sent += sent
     r.current_sent += sent
     return sent
 
@@ -991,7 +991,7 @@ cdef int poll_timeout(Reactor *r) noexcept nogil:
         soonest_find(r)
     if r.deadlines:
         wait = soonest_of(wait, <int64_t>max(<int32_t>(r.soonest - r.tick), 0) << TICK_SHIFT)
-    if r.full:
+    if r.counts.full:
         wait = soonest_of(wait, 1000)
     if r.shutting_down:
         wait = soonest_of(wait, max(r.shutdown_by_ms - r.now_ms, 0))
@@ -1024,7 +1024,7 @@ cdef void reactor_iterate(Reactor *r, int wait_ms) noexcept nogil:
         r.interrupted = errno == EINTR
         r.fault = 0 if errno == EINTR else errno
         n = 0
-    r.iterations += 1
+    r.counts.iterations += 1
     r.iterating = True
     r.nudged = False
     r.share = max(<size_t>MIN_SHARE, min(<size_t>MAX_SHARE, <size_t>ITERATION_SENDS // (n + r.ready.count + 1)))
@@ -1055,7 +1055,7 @@ cdef void reactor_iterate(Reactor *r, int wait_ms) noexcept nogil:
         deadlines_expire(r)
     if r.shutting_down and r.scans >= r.shutdown_scan:
         shutdown_run(r)
-    if r.full and <uint32_t>(r.tick - r.full_tick) >= RETRY_TICKS:
+    if r.counts.full and <uint32_t>(r.tick - r.full_tick) >= RETRY_TICKS:
         listeners_watch(r, True)
     if r.flush.count:
         r.on.release(r.on.app)   # of what deadlines took; sending to many does without
@@ -1246,7 +1246,7 @@ cdef inline int64_t shutdown_wait(const Reactor *r) noexcept nogil:
 cdef bint shutdown_done(const Reactor *r) noexcept nogil:
     """Whether there is nothing left to serve, or no more time."""
     return r.shutting_down and (
-        (r.connections == 0 and r.shutdown_stage > SHUTDOWN_WAITS) or r.heard_ms >= r.shutdown_by_ms)
+        (r.counts.connections == 0 and r.shutdown_stage > SHUTDOWN_WAITS) or r.heard_ms >= r.shutdown_by_ms)
 
 
 cdef bint reactor_run(Reactor *r) noexcept nogil:
@@ -1313,7 +1313,7 @@ cdef void reactor_forget(Reactor *r) noexcept nogil:
     r.epoll = r.waker = -1
     r.forked = True
     r.thread = 0
-    r.connections = 0
+    r.counts.connections = 0
     r.closing_n = 0
     r.write_n = 0
     r.shutdown_stage = SHUTDOWN_TOLD
@@ -1336,8 +1336,10 @@ cdef void release(void *at, size_t n) noexcept nogil:
         munmap(at, n)
 
 
-cdef int reactor_init(Reactor *r, int64_t write_timeout_ms) noexcept nogil:
+cdef int reactor_init(Reactor *r, int64_t write_timeout_ms, int waker) noexcept nogil:
     """A reactor with no protocols, listeners or callbacks yet; 0 or an errno. Whatever that is, reactor_free frees it.
+
+    waker: an eventfd, the reactor's from now on, or -1: it makes one.
 
     It raises the process's soft limit on descriptors to the hard one, for the table is indexed by fd and its size is
     fixed here (getrlimit(2)); ignores SIGPIPE, unless there is a handler; and has malloc keep more of what is freed.
@@ -1345,7 +1347,8 @@ cdef int reactor_init(Reactor *r, int64_t write_timeout_ms) noexcept nogil:
     cdef rlimit_t limit
     cdef size_t ring = 1
     memset(r, 0, sizeof(Reactor))
-    r.epoll = r.waker = -1
+    r.epoll, r.waker = -1, waker
+    r.counts = &r.own_counts
     getrlimit(RLIMIT_NOFILE, &limit)
     limit.rlim_cur = limit.rlim_max
     setrlimit(RLIMIT_NOFILE, &limit)
@@ -1388,7 +1391,8 @@ cdef bint descriptors_open(Reactor *r) noexcept nogil:
     r.epoll = epoll_create1(EPOLL_CLOEXEC)
     if r.epoll < 0:
         return False
-    r.waker = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
+    if r.waker < 0:
+        r.waker = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
     return r.waker >= 0 and reactor_watch(r, r.waker, WAKER) == 0
 
 

@@ -29,6 +29,7 @@ from c1m.mediatypes import TYPES
 from c1m.options import RouteOptions, ServerOptions, checked_durations, checked_route
 from c1m.root import Root, made_root
 from c1m.runner import Runner
+from c1m.shared import Shared
 from c1m.site import Site
 from c1m.websocket import Handler
 
@@ -100,6 +101,7 @@ class Server:
         cache_bytes: int = 64 << 20,
         mime_types: Mapping[str, str] | None = None,
         default_type: str = "application/octet-stream",
+        publish_buffer: int = 16 << 20,
         access_log: _Path | None = None,
         access_log_format: str = "combined",
     ) -> None:
@@ -114,6 +116,8 @@ class Server:
         self._handlers: list[Handler] = []
         self._runner: Runner | None = None
         self._site: Site | None = None
+        self._shared: Shared | None = None  # with the other processes of this server, where it has several,
+        self._seat = 0  # and this one's place there
         self._thread: threading.Thread | None = None
         self._ports: list[int] = []
         self._handed_in: list[str] = []          # where sockets that were handed in are found
@@ -135,6 +139,7 @@ class Server:
         ping_interval: float | None = None,
         origins: str | Iterable[str] = (),
         subprotocols: str | Iterable[str] = (),
+        topics: str | Iterable[str] = (),
         max_send_queue: int = 1 << 20,
         when_slow: str = "close",
         compression: str | None = None,
@@ -213,15 +218,20 @@ class Server:
 
     def publish(self, topic: str, message: str | bytes | bytearray | memoryview) -> None:
         """Sends a message to every WebSocket that is subscribed to a topic. May be called from any thread; one that
-        publishes faster than the server can send is slowed down.
+        publishes faster than the server can send is slowed down. Where several processes serve, those of all get it;
+        what one process publishes comes in that order to each.
 
-        Raises RuntimeError if the server does not run, or not in this process; TypeError for what is no message.
+        Raises RuntimeError if the server does not run, or not in this process; TypeError for what is no message; where
+        several processes serve, ValueError for one that takes more than a quarter of publish_buffer.
         """
-        self._running_site().publish(topic, message)
+        self._everyone().publish(topic, message)
 
     def subscribers(self, topic: str) -> int:
-        """How many WebSockets are subscribed to a topic. May be called from any thread."""
-        return self._running_site().subscribers(topic)
+        """How many WebSockets are subscribed to a topic, in all processes that serve. May be called from any thread.
+
+        A process with more than 98,304 topics can't tell the others of those that were too many.
+        """
+        return self._everyone().subscribers(topic)
 
     @property
     def ports(self) -> list[int]:
@@ -297,9 +307,12 @@ class Server:
 
     def stats(self) -> dict[str, Any]:
         """The counters of the server that runs, or ran last: connections, requests, bytes, cached files and so on.
+        Where several processes serve, they are the sums of all, and ``workers`` lists each living one's.
 
         Raises RuntimeError if it has never run.
         """
+        if self._shared is not None:
+            return self._shared.stats()
         if self._site is None:
             raise RuntimeError("this server has not run yet")
         return self._site.counters()
@@ -349,6 +362,8 @@ class Server:
             drain_code=self._options.drain_code,
             mime_types=by_name | {None: self._options.export("default_type")["default_type"]},
             listing=Listings().page,
+            shared=self._shared,
+            seat=self._seat,
         )
         for host, prefix, root in self._roots:
             root._mount(site, host, prefix)
@@ -394,6 +409,11 @@ class Server:
         self._check_process()
         if self._listening:
             raise RuntimeError(f"cannot {verb} a server that is listening already")
+
+    def _everyone(self) -> Site | Shared:
+        """What reaches the subscribers in all processes: from one that serves, or from the one that has started those.
+        """
+        return self._shared if self._shared is not None and self._site is None else self._running_site()
 
     def _running_site(self) -> Site:
         self._check_process()

@@ -2,6 +2,7 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from c1m.shared import Shared
 from c1m.websocket import Application, Handler
 
 CODINGS: tuple[str, ...]
@@ -28,6 +29,8 @@ class Site(Application):
         proxy_protocol: list[tuple[bytes, int] | None],
         trusted_proxies: list[tuple[bytes, int] | None],
         forwarded: int,
+        shared: Shared | None = None,
+        seat: int = 0,
     ) -> None: ...
     def mount(
         self,
@@ -63,6 +66,7 @@ class Site(Application):
         when_slow: int,
         origins: list[bytes],
         subprotocols: list[bytes],
+        topics: list[bytes],
         compression: int,
         window_bits: int,
         memory_level: int,
@@ -72,3 +76,4 @@ class Site(Application):
     def log_take(self) -> bytes: ...
     def log_lost(self, lines: int) -> None: ...
     def counters(self) -> dict[str, Any]: ...
+    def forget(self) -> None: ...

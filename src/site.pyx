@@ -13,41 +13,46 @@ from c1m.accesslog cimport log_free, log_lost, log_new, log_take
 from c1m.address cimport Networks, networks_add, networks_free, networks_init
 from c1m.buf cimport Slice
 from c1m.calls cimport (
-    call_draining, call_list, call_note, call_refused, call_unagreed, call_unreadable, call_upgrade, calls_release,
-    handler_events, silent_events,
+    call_draining, call_list, call_lost, call_note, call_refused, call_unagreed, call_unreadable, call_upgrade,
+    calls_release, handler_events, silent_events,
 )
 from c1m.coding cimport CODINGS as CODINGS_N, IDENTITY, Coding
+from c1m.counts cimport (
+    MAX_PATHS, Counts, counts_copy, counts_free, counts_new, counts_route, counts_told,
+)
 from c1m.deflate cimport DeflateSettings
 from c1m.files cimport (
     MAX_INDEX_NAMES, MAX_ROOTS, Root, files_forget, files_free, files_index, files_init, files_root,
 )
-from c1m.gate cimport (
-    BAD_PROXY, OVER_ADDRESS, OVER_CONNECTIONS, OVER_UPGRADES, gate_admit, gate_free, gate_init, gate_uncount,
-)
+from c1m.gate cimport gate_admit, gate_free, gate_init, gate_uncount
 from c1m.httpconn cimport http_server_init
 from c1m.limits cimport limits_forget, limits_init
 from c1m.mailbox cimport mailbox_close, mailbox_free, mailbox_init, mailbox_run
 from c1m.naming cimport MAX_NAME, MAX_TYPED, MediaType, Rule, Rules, coding_name, types_set
-from c1m.pubsub cimport hub_free, hub_init
+from c1m.pubsub cimport hub_free, hub_init, hub_receive, hub_route, hub_share
 from c1m.reactor cimport (
     Callbacks, Conn, reactor_alarm, reactor_close_all, reactor_keep_peers, reactor_trim, timeout_class,
 )
+from c1m.ring cimport ring_close
+from c1m.shared cimport Shared
 from c1m.static cimport MAX_CORS, MAX_MOUNTS, MAX_RULES, Mount, mount_add
 from c1m.websocket cimport Application, Handler
 from c1m.ws cimport ws_accept
 from c1m.wsconn cimport (
-    MAX_ORIGINS, MAX_PROTOCOLS, MAX_ROUTES, SHARED_COMPRESSION, SLOW_CLOSE, WsRoute, ws_server_free, ws_server_init,
+    MAX_ORIGINS, MAX_PROTOCOLS, MAX_ROUTE_TOPICS, MAX_ROUTES, SHARED_COMPRESSION, SLOW_CLOSE, WsRoute, ws_server_free,
+    ws_server_init,
 )
 
 cdef enum:
     DEFLATE_LEVEL = 6            # zlib's default
     ALARM_MS = 10000             # between looks at what may be forgotten
     CLOSE_MS = 10000             # that a client has for its Close after ours
+    QUIET_MS = 1000              # between two lines in the log about what was lost of others' messages
 
 LIMITS = {
     "roots": min(<int>MAX_MOUNTS, <int>MAX_ROOTS), "index": <int>MAX_INDEX_NAMES, "index_name": <int>MAX_NAME,
     "rules": <int>MAX_RULES, "typed": <int>MAX_TYPED, "cors": <int>MAX_CORS, "origins": <int>MAX_ORIGINS,
-    "routes": <int>MAX_ROUTES, "subprotocols": <int>MAX_PROTOCOLS,
+    "routes": <int>MAX_ROUTES, "subprotocols": <int>MAX_PROTOCOLS, "topics": <int>MAX_ROUTE_TOPICS,
 }
 """How many of each there may be; of index_name and typed, names with a media type, how many bytes."""
 WHEN_SLOW = ("close", "drop-newest", "drop-oldest", "latest")
@@ -67,7 +72,20 @@ cdef void site_note(void *app, int what, int64_t number) noexcept nogil:
 
 
 cdef bint site_woken(void *app) noexcept nogil:
-    return mailbox_run((<Parts *>app).mailbox)
+    cdef Parts *p = <Parts *>app
+    cdef bint done = mailbox_run(p.mailbox)
+    if p.hub.ring != NULL:
+        done = hub_receive(p.hub) and done
+        lost_note(p)
+    return done
+
+
+cdef void lost_note(Parts *p) noexcept nogil:
+    """Tells the log of what was lost of others' messages, once in a while."""
+    cdef uint64_t lost = p.counts.all.publish_lost
+    if lost != p.lost_noted and p.r.now_ms - p.lost_noted_ms >= QUIET_MS:
+        call_lost(&p.calls, lost - p.lost_noted)
+        p.lost_noted, p.lost_noted_ms = lost, p.r.now_ms
 
 
 cdef void site_alarm(void *app) noexcept nogil:
@@ -76,11 +94,16 @@ cdef void site_alarm(void *app) noexcept nogil:
     files_forget(&p.files.files, p.r.now_ms)
     limits_forget(&p.gate.limits, p.r.now_ms * 1000000)
     reactor_trim(p.r)
+    if p.hub.ring != NULL:
+        lost_note(p)
     reactor_alarm(p.r, p.alarm_timeout)
 
 
 cdef void site_ended(void *app) noexcept nogil:
-    mailbox_close((<Parts *>app).mailbox)
+    cdef Parts *p = <Parts *>app
+    mailbox_close(p.mailbox)
+    if p.hub.ring != NULL:
+        ring_close(p.hub.ring, p.hub.seat)
 
 
 cdef void site_release(void *app) noexcept nogil:
@@ -111,25 +134,36 @@ cdef class Site(Application):
     lists a directory, as c1m.listing.Listings.page does. max_connections, max_connections_per_address,
     max_upgrades_per_address: None for any number. proxy_protocol, trusted_proxies: None for a Unix-domain socket, or an
     address of 4 or 16 bytes and how many bits of it count. forwarded: by FORWARDED.
+    shared, seat: what it shares with other processes of the same server, made before they were forked, and its place
+    there; None: it is alone.
     Raises MemoryError, OSError, ValueError.
     """
 
     def __cinit__(self, *, int64_t write_timeout_ms, head_timeout_ms, keep_alive_timeout_ms, int drain_code,
                   int cache_files, size_t cache_bytes, dict mime_types, listing, max_connections,
                   max_connections_per_address, max_upgrades_per_address, proxy_protocol, trusted_proxies,
-                  int forwarded):
+                  int forwarded, Shared shared=None, int seat=0):
         cdef Parts *p = &self.parts
         memset(p, 0, sizeof(Parts))
-        self.kept = [listing]
+        self.kept = [listing, shared]
+        self.own_counts = counts_new()
+        if self.own_counts == NULL:
+            raise MemoryError
+        p.counts = self.own_counts if shared is None else shared.sit(seat)
+        self.r.counts = &p.counts.all.net
+        p.gate.counts, p.gate.limits.count = p.counts.all.refused, &p.counts.all.limited_addresses
         self.open = []
         p.r = &self.r
-        p.mailbox = &self.mailbox
+        p.mailbox, p.hub = &self.mailbox, &self.hub
         mailbox_init(&self.mailbox, p.r)
-        http_server_init(&p.http, p.r, &p.files, &self.ws)
-        ws_server_init(&self.ws, p.r, &p.calls, self.timeout(CLOSE_MS))
+        http_server_init(&p.http, p.r, &p.counts.all.http, &p.files, &self.ws)
+        ws_server_init(&self.ws, p.r, &p.counts.all.ws, &p.calls, self.timeout(CLOSE_MS))
         self.ws.drain_code = drain_code
-        if not files_init(&p.files.files, cache_files, cache_bytes) or not hub_init(&self.hub, &self.ws):
+        if (not files_init(&p.files.files, &p.counts.all.files, cache_files, cache_bytes) or
+                not hub_init(&self.hub, &self.ws, &p.counts.all.topics)):
             raise MemoryError
+        if shared is not None:
+            hub_share(&self.hub, shared.ring_of(), seat)
         p.http.owner, p.http.upgrade, p.http.list = &p.calls, call_upgrade, call_list
         p.http.unagreed = call_unagreed
         p.http.head_timeout = self.timeout(head_timeout_ms)
@@ -183,6 +217,7 @@ cdef class Site(Application):
         networks_free(&self.parts.gate.proxies)
         networks_free(&self.parts.forwarding.trusted)
         log_free(self.parts.http.out.log)
+        counts_free(self.own_counts)
 
     cdef uint8_t timeout(self, ms) except 0:
         """The timeout class of ms milliseconds. Raises ValueError where there are too many."""
@@ -199,7 +234,7 @@ cdef class Site(Application):
         """Keeps an access log from now on, for log_take() to take away. Raises MemoryError."""
         self.keep_peers()
         if self.parts.http.out.log == NULL:
-            self.parts.http.out.log = log_new(as_json)
+            self.parts.http.out.log = log_new(as_json, &self.parts.counts.all.log_lines_dropped)
         if self.parts.http.out.log == NULL:
             raise MemoryError
 
@@ -266,8 +301,8 @@ cdef class Site(Application):
         mount_add(&self.parts.files, m)
 
     def route(self, bytes path, Handler handler, *, uint32_t max_message, idle_timeout_ms, ping_interval_ms,
-              size_t max_send_queue, int when_slow, origins, subprotocols, int compression, int window_bits,
-              int memory_level):
+              size_t max_send_queue, int when_slow, origins, subprotocols, topics, int compression,
+              int window_bits, int memory_level):
         """Speaks WebSocket at a path, for a handler, or, where that is None, sending every message back.
 
         ping_interval_ms of silence bring a ping, idle_timeout_ms the end. when_slow: by WHEN_SLOW. compression: by
@@ -276,16 +311,21 @@ cdef class Site(Application):
         cdef uint8_t[28] accepted
         cdef uint8_t ping = self.timeout(ping_interval_ms), pong = self.timeout(idle_timeout_ms - ping_interval_ms)
         cdef WsRoute *route
-        if self.ws.routes_n == MAX_ROUTES or len(origins) > MAX_ORIGINS or len(subprotocols) > MAX_PROTOCOLS:
-            raise ValueError("more WebSocket routes, origins or subprotocols than LIMITS has")
+        if self.ws.routes_n == MAX_ROUTES or len(origins) > MAX_ORIGINS or len(subprotocols) > MAX_PROTOCOLS or \
+                len(topics) > MAX_ROUTE_TOPICS:
+            raise ValueError("more WebSocket routes, origins, subprotocols or topics than LIMITS has")
         if handler is not None:
             self.keep_peers()
         route = <WsRoute *>calloc(1, sizeof(WsRoute))
         if route == NULL:
             raise MemoryError
+        route.counts = counts_route(self.parts.counts, path)
+        if route.counts == NULL:
+            free(route)
+            raise ValueError(f"the paths of all WebSocket routes take more than {MAX_PATHS >> 10} KiB")
         # OpenSSL loads and sets up some 2 MB at its first hash: not while a client waits.
         ws_accept(b"dGhlIHNhbXBsZSBub25jZQ==", accepted)
-        self.kept.append((path, handler, origins, subprotocols))
+        self.kept.append((path, handler, origins, subprotocols, topics))
         route.path = Slice(path, len(path))
         if handler is not None:
             route.on = handler_events()
@@ -297,6 +337,8 @@ cdef class Site(Application):
             compression == SHARED_COMPRESSION, when_slow != SLOW_CLOSE, window_bits, memory_level, DEFLATE_LEVEL)
         route.origins_n = slices(route.origins, origins)
         route.protocols_n = slices(route.protocols, subprotocols)
+        route.topics_n = slices(route.topics, topics)
+        hub_route(&self.hub, route)
         self.ws.routes[self.ws.routes_n] = route
         self.ws.routes_n += 1
 
@@ -305,36 +347,29 @@ cdef class Site(Application):
         self.reraise()
 
     def counters(self):
-        """Every counter, as a dict; sums since the start but for `connections` and `websockets`, which are now, and
-        `limited_addresses`: how many the limits know of."""
+        """Every counter of this process, as a dict; sums since the start but for what is told of now. Any thread may
+        call it."""
+        return counts_told(self.parts.counts)
+
+    def forget(self):
+        """See Loop; what goes on here is not the parent's to count."""
+        if self.parts.counts != self.own_counts:
+            counts_copy(self.own_counts, self.parts.counts)
+            self.count_in(self.own_counts)
+        super().forget()
+
+    cdef count_in(self, Counts *counts):
+        """Counts there from now on."""
         cdef Parts *p = &self.parts
-        return super().counters() | {
-            "requests": p.http.out.requests,
-            "answers": {f"{i}xx": p.http.out.statuses[i] for i in range(1, 6)},
-            "refused": {
-                "max_connections": p.gate.counts[<int>OVER_CONNECTIONS],
-                "max_connections_per_address": p.gate.counts[<int>OVER_ADDRESS],
-                "max_upgrades_per_address": p.gate.counts[<int>OVER_UPGRADES],
-                "proxy_protocol": p.gate.counts[<int>BAD_PROXY],
-            },
-            "limited_addresses": p.gate.limits.count,
-            "websockets": self.ws.open,
-            "upgrades": self.ws.upgrades,
-            "messages": self.ws.messages,
-            "cached_files": p.files.files.count,
-            "cached_bytes": p.files.files.bytes,
-            "cache_hits": p.files.files.hits,
-            "cache_misses": p.files.files.misses,
-            "routes": {
-                self.ws.routes[i].path.at[:self.ws.routes[i].path.n].decode(): {
-                    "dropped": self.ws.routes[i].dropped, "closed_slow": self.ws.routes[i].closed_slow,
-                    "no_subprotocol": self.ws.routes[i].no_subprotocol,
-                }
-                for i in range(self.ws.routes_n)
-            },
-            "topics": self.hub.topics.count,
-            "log_lines_dropped": 0 if p.http.out.log == NULL else p.http.out.log.dropped,
-        }
+        cdef int i
+        for i in range(self.ws.routes_n):
+            self.ws.routes[i].counts = counts.routes + (self.ws.routes[i].counts - p.counts.routes)
+        if p.http.out.log != NULL:
+            p.http.out.log.dropped = &counts.all.log_lines_dropped
+        p.counts = counts
+        p.gate.counts, p.gate.limits.count = counts.all.refused, &counts.all.limited_addresses
+        self.r.counts, p.http.out.counts, self.ws.counts = &counts.all.net, &counts.all.http, &counts.all.ws
+        p.files.files.counts, self.hub.topics_now = &counts.all.files, &counts.all.topics
 
 
 cdef networks_fill(Networks *to, networks):

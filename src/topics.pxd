@@ -47,6 +47,7 @@ cdef void topics_free(Topics *t) noexcept nogil
 cdef Topic *topics_find(const Topics *t, Slice name) noexcept nogil
 cdef bint topics_subscribe(Topics *t, uint32_t subscriber, Slice name) noexcept nogil
 cdef void topics_unsubscribe(Topics *t, uint32_t subscriber, Slice name) noexcept nogil
+cdef uint32_t topics_serial(Topics *t) noexcept nogil
 cdef void topics_leave(Topics *t, uint32_t subscriber) noexcept nogil
 
 

@@ -148,6 +148,12 @@ cdef bint topic_grow(Topic *topic) noexcept nogil:
     return grown != NULL
 
 
+cdef uint32_t topics_serial(Topics *t) noexcept nogil:
+    """A new serial number, of a topic that is kept here or elsewhere."""
+    t.made += 1
+    return t.made - 1 & 0x7fffffff
+
+
 cdef Topic *topic_new(Topics *t, Slice name) noexcept nogil:
     """A topic without members, to be given one or freed. NULL: memory is out."""
     cdef Topic *topic
@@ -165,8 +171,7 @@ cdef Topic *topic_new(Topics *t, Slice name) noexcept nogil:
     else:
         id = t.free_ids[t.ids - t.count - 1]
     topic.id = id
-    topic.serial = t.made & 0x7fffffff
-    t.made += 1
+    topic.serial = topics_serial(t)
     topic.hash = siphash13(&t.key, name.at, name.n)
     topic.name_n = <uint32_t>name.n
     memcpy(topic.name, name.at, name.n)

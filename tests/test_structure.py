@@ -14,15 +14,15 @@ SOURCES = Path(__file__).parent.parent / "src"
 
 # Who may know whom: those in the layers above it, and nobody in a module's own.
 LAYERS = [
-    {"linux", "buf", "coding", "histogram"},
-    {"siphash", "transport", "tally", "address"},
-    {"naming"},
+    {"linux", "buf", "coding", "histogram", "atomics"},
+    {"siphash", "transport", "tally", "address", "interest"},
+    {"naming", "ring"},
     {"http", "ws", "deflate", "files", "proxyproto", "limits", "reactor"},
     {"semantics", "forwarded", "topics", "mailbox", "loop", "handlers"},
     {"accesslog", "wsconn", "loadconn", "gate"},
     {"response", "handshake", "pubsub", "loadws", "loadhttp"},
-    {"static", "websocket", "loadgen"},
-    {"httpconn"},
+    {"static", "websocket", "loadgen", "counts"},
+    {"httpconn", "shared"},
     {"calls"},
     {"site", "kinds", "listeners", "listing", "logwriter", "mediatypes", "systemd", "toml"},
     {"options", "runner"},

@@ -315,3 +315,93 @@ def test_only_a_running_server_publishes():
         with server:
             server.publish("lobby", "x")
             assert server.subscribers("lobby") == 0
+
+
+# ---- topics of a route ----
+
+
+@pytest.fixture
+def feed():
+    """The server and its port; /feed has topics of its own, and so has /quiet one of these, with a handler."""
+    server = c1m.Server(ports=[0])
+    server.websocket("/feed", topics=["news", "weather"])
+    server.websocket("/quiet", Rooms(), topics="news")
+    server.websocket("/rooms", Rooms())
+    with server:
+        yield server, server.ports[0]
+
+
+def test_a_routes_topics_reach_all_of_it_from_the_handshake_on(feed):
+    server, port = feed
+    with WebSocket(port, "/feed") as a, WebSocket(port, "/feed") as b, WebSocket(port, "/quiet") as c:
+        server.publish("news", "one")
+        server.publish("weather", b"two")
+        for ws in (a, b):
+            assert ws.message() == (TEXT, b"one")
+            assert ws.message() == (BINARY, b"two")
+            ws.send(frame(TEXT, b"still an echo"))
+            assert ws.message() == (TEXT, b"still an echo")
+        assert c.message() == (TEXT, b"one")
+        told(c, "-nothing")
+
+
+def test_a_routes_topics_and_subscriptions_count_together(feed):
+    server, port = feed
+    assert server.subscribers("news") == 0
+    with WebSocket(port, "/feed") as a, WebSocket(port, "/quiet") as b, WebSocket(port, "/rooms") as c:
+        told(c, "+news")
+        until(lambda: server.subscribers("news") == 3, "all to be counted")
+        assert server.subscribers("weather") == 1
+        told(c, "news:from a subscriber")
+        for ws in (a, b):
+            assert ws.message() == (TEXT, b"from a subscriber")
+        told(b, "news:from one whose route has it")
+        for ws in (a, c):
+            assert ws.message() == (TEXT, b"from one whose route has it")
+        told(b, "-nothing")
+        a.reset()
+        until(lambda: server.subscribers("news") == 2, "one to be gone")
+        assert server.subscribers("weather") == 0
+        server.publish("news", "on")
+        assert b.message() == c.message() == (TEXT, b"on")
+        assert server.stats()["routes"]["/quiet"]["websockets"] == 1
+
+
+def test_to_subscribe_to_a_routes_own_topic_changes_nothing(feed):
+    server, port = feed
+    with WebSocket(port, "/quiet") as ws:
+        told(ws, "+news", "-news")
+        assert server.subscribers("news") == 1
+        assert server.stats()["topics"] == 0
+        server.publish("news", "once")
+        assert ws.message() == (TEXT, b"once")
+        told(ws, "-nothing")
+
+
+def test_latest_tells_a_routes_topics_apart():
+    server = c1m.Server(ports=[0])
+    server.websocket("/feed", topics=["a", "b"], when_slow="latest", max_send_queue=32 << 20)
+    with server, WebSocket(server.ports[0], "/feed", receive_buffer=4096) as ws:
+        server.publish("a", bytes(16 << 20))     # more than the kernel takes: the rest waits
+        for i in range(50):
+            server.publish("a", f"a{i}")
+            server.publish("b", f"b{i}")
+        until(lambda: server.stats()["routes"]["/feed"]["dropped"] >= 90, "all but the last of each to be dropped")
+        assert ws.message()[1] == bytes(16 << 20)
+        assert [ws.message()[1] for _ in range(2)] == [b"a49", b"b49"]
+
+
+def test_hundreds_on_a_route_come_and_go(feed):
+    server, port = feed
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(WebSocket(port, "/feed")) for _ in range(300)]
+        until(lambda: server.subscribers("news") == 300, "all to be there")
+        server.publish("news", "to all")
+        for ws in clients:
+            assert ws.message() == (TEXT, b"to all")
+        for ws in clients[::2]:
+            ws.reset()
+        until(lambda: server.subscribers("news") == 150, "half to be gone")
+        server.publish("news", "to half")
+        for ws in clients[1::2]:
+            assert ws.message() == (TEXT, b"to half")

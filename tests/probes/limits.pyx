@@ -1,6 +1,6 @@
 """The limits of each address as tests see them."""
 
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from c1m.address cimport Address, address_parse
@@ -14,9 +14,11 @@ cdef class Table:
     """Limits as Python sees them; times are in nanoseconds."""
 
     cdef Limits l
+    cdef uint64_t count
 
     def __cinit__(self, uint32_t connections, uint32_t upgrades, uint32_t most=1):
         memset(&self.l, 0, sizeof(Limits))
+        self.l.count = &self.count
         if not limits_init(&self.l, connections, upgrades, most):
             raise MemoryError
 
@@ -50,7 +52,7 @@ cdef class Table:
 
     @property
     def count(self):
-        return self.l.count
+        return self.count
 
     @property
     def capacity(self):
