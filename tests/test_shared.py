@@ -16,7 +16,7 @@ from client import PATIENCE, Program, WebSocket, program, until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from wire import TEXT, frame
+from wire import BINARY, TEXT, frame
 
 from c1m._probe_ring import Board, Table
 from c1m.shared import Shared
@@ -249,6 +249,17 @@ def test_a_lock_that_is_kept_is_waited_for_once():
     assert [message for _, message, _ in board.all(1)] == [b"1", b"4"]
 
 
+def test_a_seat_with_more_topics_than_its_table_holds_gets_all_until_they_are_fewer():
+    board = board_of(2, most=4)
+    for topic in (b"a", b"b", b"c"):                           # with t, one more than 3/4 of the entries
+        board.wants(0, topic, 0, 1)
+    assert board.publish(b"none", b"x", but=1) == board.publish(b"c", b"x", but=1) == 1
+    assert (board.publish(b"none", b"x", but=0), board.count(b"c"), board.count(b"b")) == (0, 0, 1)
+    board.wants(0, b"c", 1, 0)
+    assert (board.publish(b"none", b"x", but=1), board.publish(b"c", b"x", but=1)) == (0, 0)
+    assert board.publish(b"a", b"x", but=1) == 1
+
+
 def test_a_seat_is_taken_over_without_what_waited_for_it():
     board = board_of(2)
     board.publish(b"t", b"old")
@@ -343,6 +354,26 @@ def many_publish_and_each_reader_gets_each_ones_messages_in_order():
     assert [os.waitpid(pid, 0)[1] for pid in pids] == [0] * processes
 
 
+def what_is_wanted_is_found_while_entries_move():
+    board = board_of(1, most=256)
+
+    def subscribe_and_leave():
+        dice, there = random.Random(3), set()
+        while True:
+            topic = dice.randrange(380)                        # half of them at a time: the table is full at times
+            board.wants(0, b"%d" % topic, topic in there, topic not in there)
+            there ^= {topic}
+
+    pid = forked(subscribe_and_leave)
+    try:
+        assert {board.publish(b"t", b"x") for _ in range(100_000)} == {1}
+        for _ in range(100):                                   # 0: entries moved all the time
+            assert until(lambda: board.count(b"t"), "a moment in which nothing moves") == 1
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
 def a_copy_that_is_overwritten_meanwhile_is_never_delivered():
     """A reader in the way of two publishers who go around all the time."""
     board = board_of(1, size=2048, entries=64)
@@ -354,7 +385,7 @@ def a_copy_that_is_overwritten_meanwhile_is_never_delivered():
     pids = [forked(lambda who=who: publish_for_ever(who)) for who in (0x80, 0x90)]
     try:
         whole = 0
-        while whole < 1000:
+        while whole < 300:
             for topic, message, _ in board.all(0):
                 assert topic == b"t"
                 assert message == message[:2] * (len(message) // 2)
@@ -369,6 +400,7 @@ def a_copy_that_is_overwritten_meanwhile_is_never_delivered():
     publishers_that_are_killed_leave_nothing_locked_or_broken,
     many_publish_and_each_reader_gets_each_ones_messages_in_order,
     a_copy_that_is_overwritten_meanwhile_is_never_delivered,
+    what_is_wanted_is_found_while_entries_move,
 ])
 def test_in_processes(what):
     program(f"import test_shared; test_shared.{what.__name__}()")
@@ -580,7 +612,7 @@ def test_a_connection_that_publishes_gets_its_own_not_and_all_others_do():
         servers = stack.enter_context(Servers(2))
         sender, near, far = (joined(stack, servers.ports[i], "t") for i in (0, 0, 1))
         assert told(sender, "publish t me 1") == "ok"
-        assert near.message()[1] == far.message()[1] == b"me 0"
+        assert near.message() == far.message() == (TEXT, b"me 0")
         assert told(far, "publish t far 1") == "ok"
         assert sender.message()[1] == near.message()[1] == b"far 0"
 
@@ -689,7 +721,7 @@ def test_a_message_that_is_too_long_is_refused_by_name():
         sender, far = (joined(stack, port, "topic") for port in servers.ports)
         most = (64 << 10) // 4 - 10 - 5                        # a frame's header has room, and the topic
         assert told(sender, f"size topic {most}") == "ok"
-        assert far.message()[1] == b"x" * most
+        assert far.message() == (BINARY, b"x" * most)
         for refusal in (told(sender, f"size topic {most + 1}"), servers.ask(f"size topic {most + 1}")):
             assert re.fullmatch(r"message: 16385 bytes, .* than the 16384 .*publish_buffer: make that larger", refusal)
         servers.ask("publish topic s 1")
@@ -729,6 +761,28 @@ def test_bounds_of_what_is_shared():
     with pytest.raises(TypeError, match="neither str nor bytes-like"):
         shared.publish("t", 7)
     shared.publish("t", "nobody")
+
+
+def test_a_seat_is_one_processs_alone():
+    out, _ = program("""
+import os
+import c1m
+from c1m.shared import Shared
+server = c1m.Server(ports=[0])
+server._shared = Shared(1, 4096)
+for _ in range(2):
+    with server:
+        pass
+print(len(server.stats()["workers"]), server.stats()["iterations"] > 1, flush=True)
+if os.fork():
+    os.wait()
+else:
+    try:
+        server.listen()
+    except ValueError as error:
+        print(str(error).replace(str(os.getppid()), "PARENT"))
+""")
+    assert out == "1 True\nseat: process PARENT has 0\n"
 
 
 def test_memory_or_descriptors_that_cannot_be_had_are_said():
