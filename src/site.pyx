@@ -119,7 +119,7 @@ cdef class Site(Application):
     """
 
     def __cinit__(self, *, int64_t write_timeout_ms, head_timeout_ms, keep_alive_timeout_ms, int cache_files,
-                  size_t cache_bytes, dict mime_types, listing, Shared shared=None, int seat=0):
+                  size_t cache_bytes, dict mime_types, listing, Shared shared=None, int seat=-1):
         cdef Parts *p = &self.parts
         memset(p, 0, sizeof(Parts))
         self.kept = [listing, shared]

@@ -787,7 +787,7 @@ else:
 
 def test_memory_or_descriptors_that_cannot_be_had_are_said():
     out, _ = program("""
-import resource
+import os, resource
 from c1m.shared import Shared
 resource.setrlimit(resource.RLIMIT_AS, (1 << 30, -1))
 try:
@@ -800,6 +800,8 @@ try:
     Shared(100, 1 << 20)
 except OSError as error:
     print(error)
+os.fstat(0)                      # what was not opened is not closed either
+os.fstat(2)
 """)
     assert re.fullmatch(
         r"no memory for 4000 processes to share: \d+ MiB of address space\n"
