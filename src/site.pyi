@@ -30,7 +30,7 @@ class Site(Application):
         trusted_proxies: list[tuple[bytes, int] | None],
         forwarded: int,
         shared: Shared | None = None,
-        seat: int = 0,
+        seat: int = -1,
     ) -> None: ...
     def mount(
         self,

@@ -31,7 +31,7 @@ from c1m.mailbox cimport mailbox_close, mailbox_free, mailbox_init, mailbox_run
 from c1m.naming cimport MAX_NAME, MAX_TYPED, MediaType, Rule, Rules, coding_name, types_set
 from c1m.pubsub cimport hub_free, hub_init, hub_receive, hub_route, hub_share
 from c1m.reactor cimport (
-    Callbacks, Conn, reactor_alarm, reactor_close_all, reactor_keep_peers, reactor_trim, timeout_class,
+    Callbacks, Conn, reactor_alarm, reactor_close_all, reactor_keep_peers, reactor_trim, reactor_wake, timeout_class,
 )
 from c1m.ring cimport ring_close
 from c1m.shared cimport Shared
@@ -75,7 +75,8 @@ cdef bint site_woken(void *app) noexcept nogil:
     cdef Parts *p = <Parts *>app
     cdef bint done = mailbox_run(p.mailbox)
     if p.hub.ring != NULL:
-        done = hub_receive(p.hub) and done
+        if not hub_receive(p.hub):
+            reactor_wake(p.r)    # but nobody has asked this process for the rest: a shutdown does not wait for it
         lost_note(p)
     return done
 
@@ -142,7 +143,7 @@ cdef class Site(Application):
     def __cinit__(self, *, int64_t write_timeout_ms, head_timeout_ms, keep_alive_timeout_ms, int drain_code,
                   int cache_files, size_t cache_bytes, dict mime_types, listing, max_connections,
                   max_connections_per_address, max_upgrades_per_address, proxy_protocol, trusted_proxies,
-                  int forwarded, Shared shared=None, int seat=0):
+                  int forwarded, Shared shared=None, int seat=-1):
         cdef Parts *p = &self.parts
         memset(p, 0, sizeof(Parts))
         self.kept = [listing, shared]
