@@ -382,6 +382,11 @@ def program(script, *arguments):
     return out, errors
 
 
+def losses(server, path="/ws"):
+    """What a route counts, but for those who are there."""
+    return {name: n for name, n in server.stats()["routes"][path].items() if name != "websockets"}
+
+
 def memory(pid="self"):
     """Bytes of memory that a process has to itself."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
