@@ -9,7 +9,7 @@ cdef enum:                       # Conn.protocol: what an entry of the table is
     FREE
     LISTENER
     WAKER                        # the eventfd by which other threads wake the reactor
-    SIGNALS                      # the socket that Python's signal handler writes to
+    ATTENDED                     # a descriptor of Python's: while it is readable reactor_run returns, to have it read
     FIRST_PROTOCOL               # this and up: a connection, which speaks what protocol_add was given
     MAX_PROTOCOL_NUMBER = 16
 
@@ -33,6 +33,11 @@ cdef enum ConnFlag:              # Conn.flags; the upper byte is the protocol's 
     CONNECTING = 0x10000         # ours to another server, not there yet
     OWN_FLAG = 0x1000000         # the protocol's first; seven more follow
 
+cdef enum Sharing:               # of a listener, with other processes that have it open: among the flags of its entry
+    ALONE = 0
+    SHARED = 0x1000000           # it is not shut down when it is closed here
+    TAKING_TURNS = 0x3000000     # nor do all wake up for each connection (EPOLLEXCLUSIVE in epoll_ctl(2))
+
 cdef struct Segment:             # some bytes of a block, waiting to be sent
     Segment *next
     Block *block
@@ -49,7 +54,7 @@ cdef struct SendQueue:           # 32 bytes: output the kernel would not take ye
     int unacknowledged           # bytes that the kernel held besides, when the write timeout was last set
 
 cdef struct Conn:                # 64 bytes, one cache line; its index in the table is its fd
-    uint8_t protocol             # FREE to SIGNALS, or which of Reactor.protocols
+    uint8_t protocol             # FREE to ATTENDED, or which of Reactor.protocols
     uint8_t timeout              # the timeout class of its deadline, 0 for none
     uint16_t route               # the protocol's own
     uint32_t flags               # ConnFlag
@@ -164,9 +169,10 @@ cdef struct Reactor:
     uint32_t passes              # how often it has been, since READY_PASSES were counted last
     uint32_t pass_tick           # heard_tick when this count began
     uint32_t read_tick           # of what came before this, READY connections too have read all that a kernel may hold
-    bint interrupted             # a signal came: run returns so that Python may look
+    bint interrupted             # a signal came, or an ATTENDED is readable: run returns so that Python may look
     int fault                    # errno of an epoll_wait that failed: nothing can be served any more
     bint forked                  # this is the child of a fork, where everything was closed
+    int forks                    # forks_seen when it was made: children of later forks may hold its descriptors
     bint full                    # out of descriptors: listeners are not watched
     uint32_t full_tick           # since when
     uint32_t noted_tick          # when the log was last told
@@ -190,14 +196,17 @@ cdef enum Asked:
 
 cdef int reactor_init(Reactor *r, int64_t write_timeout_ms) noexcept nogil
 cdef void reactor_free(Reactor *r) noexcept nogil
-cdef int reactor_watch(Reactor *r, int fd, uint8_t protocol) noexcept nogil
+cdef int reactor_attend(Reactor *r, int fd) noexcept nogil
+cdef void reactor_unattend(Reactor *r, int fd) noexcept nogil
+cdef int listener_add(Reactor *r, int fd, Sharing sharing) noexcept nogil
+cdef void listener_close(Reactor *r, int fd) noexcept nogil
+cdef void listeners_rewatch(Reactor *r) noexcept nogil
 cdef bint reactor_keep_peers(Reactor *r) noexcept nogil
 cdef void reactor_iterate(Reactor *r, int wait_ms) noexcept nogil
 cdef bint reactor_run(Reactor *r) noexcept nogil
 cdef int poll_timeout(Reactor *r) noexcept nogil
 cdef bint shutdown_done(const Reactor *r) noexcept nogil
 cdef void listeners_close(Reactor *r) noexcept nogil
-cdef void signals_unwatch(Reactor *r) noexcept nogil
 cdef void reactor_forget(Reactor *r) noexcept nogil
 cdef uint8_t protocol_add(Reactor *r, Protocol protocol) noexcept nogil
 cdef uint8_t timeout_class(Reactor *r, int64_t ms) noexcept nogil

@@ -391,7 +391,8 @@ class Server:
             ours, pythons = (restore.enter_context(end) for end in socket.socketpair())
             ours.setblocking(False)
             pythons.setblocking(False)
-            site.watch_signals(ours.fileno())
+            site.attend(ours.fileno(), lambda: _emptied(ours))
+            restore.callback(site.unattend, ours.fileno())
             restore.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(pythons.fileno(), warn_on_full_buffer=False))
             handle(signal.SIGINT, stop)
             handle(signal.SIGTERM, stop)
@@ -407,6 +408,12 @@ def _serve(site: Site) -> None:
         site.run()
     except (KeyboardInterrupt, SystemExit):
         logging.getLogger("c1m").exception("a handler ended the server")
+
+
+def _emptied(signalled: socket.socket) -> None:
+    with contextlib.suppress(BlockingIOError):
+        while signalled.recv(4096):
+            pass
 
 
 def _check_writable(name: str, path: str) -> None:
