@@ -20,10 +20,10 @@ cdef struct Log:
     uint8_t *buffer              # where lines go
     uint8_t *other               # what was taken last, or nothing
     size_t n
-    uint64_t dropped             # lines for which there was no room, or that were lost on their way
+    uint64_t *dropped            # lines for which there was no room, or that were lost on their way
     bint as_json
 
-cdef Log *log_new(bint as_json) noexcept nogil
+cdef Log *log_new(bint as_json, uint64_t *dropped) noexcept nogil
 cdef void log_free(Log *log) noexcept nogil
 cdef void log_line(
     const Log *log, Line *line, const char *peer, const HttpRequest *r, int status, int64_t length, int64_t unix_s

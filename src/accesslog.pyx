@@ -23,8 +23,8 @@ cdef enum:
     MAX_NUMBER = 20             # digits
 
 
-cdef Log *log_new(bint as_json) noexcept nogil:
-    """An empty log; NULL when memory is out."""
+cdef Log *log_new(bint as_json, uint64_t *dropped) noexcept nogil:
+    """An empty log, which counts lines that are lost in `dropped`; NULL when memory is out."""
     cdef Log *log = <Log *>calloc(1, sizeof(Log))
     if log == NULL:
         return NULL
@@ -36,6 +36,7 @@ cdef Log *log_new(bint as_json) noexcept nogil:
     log.other = log.buffer + BUFFER
     pthread_mutex_init(&log.lock, NULL)
     log.as_json = as_json
+    log.dropped = dropped
     return log
 
 
@@ -77,14 +78,14 @@ cdef void log_write(Log *log, const Line *line, size_t unsent) noexcept nogil:
         put(to, line.text + line.split, line.n - line.split)
         log.n += line.n + digits
     else:
-        log.dropped += 1
+        log.dropped[0] += 1
     pthread_mutex_unlock(&log.lock)
 
 
 cdef void log_lost(Log *log, uint64_t lines) noexcept nogil:
     """Counts lines that were taken away and could not be written."""
     pthread_mutex_lock(&log.lock)
-    log.dropped += lines
+    log.dropped[0] += lines
     pthread_mutex_unlock(&log.lock)
 
 

@@ -58,6 +58,11 @@ cdef struct Root:
     int index_n
     Slice[MAX_INDEX_NAMES] index      # files served for their directory: the first that exists
 
+cdef struct FilesCounts:         # in words that other threads and processes may read
+    uint64_t files               # in the cache now
+    uint64_t bytes               # of memory that they take
+    uint64_t hits, misses
+
 cdef struct Files:
     Root[MAX_ROOTS] roots
     int roots_n
@@ -72,12 +77,11 @@ cdef struct Files:
     size_t max_bytes             # of memory for them, contents and heads included
     File *newest                 # least recently checked last
     File *oldest
-    int count, open_count        # files in the cache; of them held open
-    size_t bytes                 # of memory that they take
-    uint64_t hits, misses
+    FilesCounts *counts
+    int open_count               # files in the cache that are held open
     int fault                    # errno of what was FILE_FAILED last
 
-cdef bint files_init(Files *f, int max_files, size_t max_bytes) noexcept nogil
+cdef bint files_init(Files *f, FilesCounts *counts, int max_files, size_t max_bytes) noexcept nogil
 cdef void files_free(Files *f) noexcept nogil
 cdef int files_root(Files *f, const char *path, bint follow_symlinks) noexcept nogil
 cdef bint files_index(Files *f, int root, Slice name) noexcept nogil

@@ -63,10 +63,10 @@ cdef struct Wanted:              # what is looked up in the cache
     uint64_t hash
 
 
-cdef bint files_init(Files *f, int max_files, size_t max_bytes) noexcept nogil:
+cdef bint files_init(Files *f, FilesCounts *counts, int max_files, size_t max_bytes) noexcept nogil:
     """An empty set of roots, and the bounds of its cache. False: memory is out, or the kernel gives no random bytes."""
     memset(f, 0, sizeof(Files))
-    f.max_files, f.max_bytes = max_files, max_bytes
+    f.counts, f.max_files, f.max_bytes = counts, max_files, max_bytes
     f.bucket_count = MIN_BUCKETS
     while f.bucket_count < <uint32_t>max_files:
         f.bucket_count *= 2
@@ -277,14 +277,14 @@ cdef FindResult find(Files *f, Wanted *w, int64_t now_ms, File **found) noexcept
         file = file.chain
     if file != NULL and (w.coding == IDENTITY or file.index == w.index):
         if now_ms - file.checked_ms < FRESH_MS or still_there(f, file, now_ms):
-            f.hits += 1
+            f.counts.hits += 1
             if file.body.fd >= 0 and file.size <= MAX_WARM:
                 file_warm(f, file)
             found[0] = file
             return FILE_FOUND
     if file != NULL:
         file_drop(f, file)
-    f.misses += 1
+    f.counts.misses += 1
     return file_load(f, w, now_ms, found)
 
 
@@ -548,11 +548,11 @@ cdef void file_warm(Files *f, File *file) noexcept nogil:
     if <int64_t>block.size < file.size:
         block_unref(block)
         return
-    f.bytes -= memory_of(file)
+    f.counts.bytes -= memory_of(file)
     f.open_count -= 1
     block_unref(file.body)
     file.body = block
-    f.bytes += memory_of(file)
+    f.counts.bytes += memory_of(file)
     bounds_keep(f, file)
 
 
@@ -606,9 +606,9 @@ cdef void file_add(Files *f, File *file) noexcept nogil:
     file.chain = bucket[0]
     bucket[0] = file
     age_link(f, file)
-    f.count += 1
+    f.counts.files += 1
     f.open_count += file.body.fd >= 0
-    f.bytes += memory_of(file)
+    f.counts.bytes += memory_of(file)
     bounds_keep(f, file)
     while f.open_count > MAX_OPEN:
         open_file_drop(f)
@@ -621,16 +621,16 @@ cdef inline size_t memory_of(const File *file) noexcept nogil:
 
 cdef void bounds_keep(Files *f, const File *current) noexcept nogil:
     """Drops the least recently checked files, but not the current one, until the cache is within its bounds."""
-    while f.oldest != current and (f.count > f.max_files or f.bytes > f.max_bytes):
+    while f.oldest != current and (f.counts.files > <uint64_t>f.max_files or f.counts.bytes > f.max_bytes):
         file_drop(f, f.oldest)
 
 
 cdef void files_keep(Files *f, File *file, Block *head) noexcept nogil:
     """Keeps a block of the caller's with the file found last, in place of any other; takes over the reference."""
-    f.bytes -= memory_of(file)
+    f.counts.bytes -= memory_of(file)
     block_unref(file.head)
     file.head = head
-    f.bytes += memory_of(file)
+    f.counts.bytes += memory_of(file)
     bounds_keep(f, file)
 
 
@@ -657,9 +657,9 @@ cdef void file_drop(Files *f, File *file) noexcept nogil:
         link = &link[0].chain
     link[0] = file.chain
     age_unlink(f, file)
-    f.count -= 1
+    f.counts.files -= 1
     f.open_count -= file.body.fd >= 0
-    f.bytes -= memory_of(file)
+    f.counts.bytes -= memory_of(file)
     block_unref(file.body)
     block_unref(file.head)
     free(file)

@@ -5,7 +5,7 @@ from libc.stdint cimport uint8_t
 from c1m.buf cimport Slice
 from c1m.http cimport MAX_REQUEST_LINE, HttpRequest
 from c1m.reactor cimport Conn, Reactor
-from c1m.response cimport Exchange, Responder
+from c1m.response cimport Exchange, HttpCounts, Responder
 from c1m.static cimport Mount, Static
 from c1m.wsconn cimport WsRoute, WsServer
 
@@ -31,4 +31,6 @@ cdef struct HttpServer:          # what all HTTP connections of a server share
     HttpRequest request          # the one at hand; what its slices point to is good until the next
     uint8_t[MAX_REQUEST_LINE] path        # its path, resolved
 
-cdef void http_server_init(HttpServer *h, Reactor *r, Static *files, WsServer *ws) noexcept nogil
+cdef void http_server_init(
+    HttpServer *h, Reactor *r, HttpCounts *counts, Static *files, WsServer *ws
+) noexcept nogil

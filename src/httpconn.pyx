@@ -33,10 +33,12 @@ from c1m.static cimport (
 from c1m.wsconn cimport WsServer, wsconn_open, wsconn_readable, wsconn_shutdown
 
 
-cdef void http_server_init(HttpServer *h, Reactor *r, Static *files, WsServer *ws) noexcept nogil:
+cdef void http_server_init(
+    HttpServer *h, Reactor *r, HttpCounts *counts, Static *files, WsServer *ws
+) noexcept nogil:
     """Adds the protocol to a reactor; h is all zeroes."""
     h.r = h.out.r = r
-    h.files, h.ws = files, ws
+    h.out.counts, h.files, h.ws = counts, files, ws
     protocol_add(r, Protocol(
         owner=h, opened=httpconn_opened, readable=httpconn_readable, drained=httpconn_drained,
         expired=httpconn_expired, shutdown=httpconn_shutdown, closed=httpconn_closed, failed=NULL,
@@ -232,8 +234,8 @@ cdef void upgrade(HttpServer *h, Exchange *x, int route) noexcept nogil:
         if object == NULL:
             return
     if agreed.offered and agreed.protocol.n == 0:
-        h.ws.routes[route].no_subprotocol += 1
-        if h.ws.routes[route].no_subprotocol == 1:
+        h.ws.routes[route].counts.no_subprotocol += 1
+        if h.ws.routes[route].counts.no_subprotocol == 1:
             h.unagreed(h.owner, x, h.ws.routes[route])
     to = conn_reserve(h.r, x.c, MAX_HEAD + agreed.protocol.n)
     to = handshake_head(to, &agreed)

@@ -235,11 +235,11 @@ cdef extern from *:
     int fnmatch(const char *pattern, const char *name, int flags) noexcept nogil
 
     # mmap(2)
-    int PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_ANONYMOUS, MAP_NORESERVE
+    int PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_SHARED, MAP_ANONYMOUS, MAP_NORESERVE
     void *MAP_FAILED
     void *mmap(void *at, size_t n, int protection, int flags, int fd, int64_t offset) noexcept nogil
     int munmap(void *at, size_t n) noexcept nogil
-    int MADV_DONTNEED
+    int MADV_DONTNEED, MADV_REMOVE
     int madvise(void *at, size_t n, int advice) noexcept nogil
 
     # signal(7)

@@ -31,15 +31,17 @@ os.register_at_fork(after_in_child=forget_all)
 cdef class Loop:
     """One reactor; an application derives from it and adds protocols and callbacks.
 
-    It belongs to the thread that runs it. shutdown(), stop() and counters() may be called from any. In the child of a
+    It belongs to the thread that runs it. shutdown() and stop() may be called from any. In the child of a
     fork its descriptors are closed, and it can't be run any more.
 
-    write_timeout_ms: how long queued output may wait for the client to read, in milliseconds.
+    write_timeout_ms: how long queued output may wait for the client to read, in milliseconds. shared: a Shared, with
+    the eventfd by which other processes wake this one's reactor, that of the seat, or None.
     Raises OSError where the kernel gives no epoll or eventfd, MemoryError.
     """
 
-    def __cinit__(self, *, int64_t write_timeout_ms, **_):
-        cdef int fault = reactor_init(&self.r, write_timeout_ms)
+    def __cinit__(self, *, int64_t write_timeout_ms, shared=None, int seat=0, **_):
+        cdef int waker = -1 if shared is None else shared.waker(seat)
+        cdef int fault = reactor_init(&self.r, write_timeout_ms, waker)
         if fault == ENOMEM:
             raise MemoryError("no memory for a connection table")
         if fault:
@@ -159,19 +161,6 @@ cdef class Loop:
         """Raises OSError if epoll has failed, which it can only if its descriptor was closed."""
         if self.r.fault:
             raise OSError(self.r.fault, f"epoll_wait: {os.strerror(self.r.fault)}")
-
-    def counters(self):
-        """The network layer's counters, as a dict; sums since the start but for `connections`."""
-        cdef Reactor *r = &self.r
-        return {
-            "connections": r.connections,    # open now
-            "accepted": r.accepted,
-            "bytes_received": r.received,
-            "bytes_sent": r.sent,
-            "out_of_descriptors": r.full_count,
-            "unwatched": r.unwatched,
-            "iterations": r.iterations,
-        }
 
 
 cdef check_watched(int fault):

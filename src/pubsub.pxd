@@ -13,8 +13,9 @@ cdef struct Hub:
     WsServer *ws
     Topics topics                # changed on the reactor's thread only, and under the lock
     pthread_mutex_t lock         # for other threads that read them
+    uint64_t *topics_now         # how many there are, for whom may ask
 
-cdef bint hub_init(Hub *h, WsServer *ws) noexcept nogil
+cdef bint hub_init(Hub *h, WsServer *ws, uint64_t *topics_now) noexcept nogil
 cdef void hub_free(Hub *h) noexcept nogil
 cdef bint hub_subscribe(Hub *h, Conn *c, Slice topic) noexcept nogil
 cdef void hub_unsubscribe(Hub *h, Conn *c, Slice topic) noexcept nogil

@@ -31,9 +31,9 @@ cdef Subscriber *subscriber_of(void *context, uint32_t number) noexcept nogil:
     return &wsconn_of(&(<Hub *>context).ws.r.table[number]).subscriber
 
 
-cdef bint hub_init(Hub *h, WsServer *ws) noexcept nogil:
+cdef bint hub_init(Hub *h, WsServer *ws, uint64_t *topics_now) noexcept nogil:
     """No topics yet. False: memory is out."""
-    h.ws = ws
+    h.ws, h.topics_now = ws, topics_now
     pthread_mutex_init(&h.lock, NULL)
     return topics_init(&h.topics, subscriber_of, h)
 
@@ -48,6 +48,7 @@ cdef bint hub_subscribe(Hub *h, Conn *c, Slice topic) noexcept nogil:
     cdef bint ok
     pthread_mutex_lock(&h.lock)
     ok = topics_subscribe(&h.topics, fd_of(h.ws.r, c), topic)
+    h.topics_now[0] = h.topics.count
     pthread_mutex_unlock(&h.lock)
     return ok
 
@@ -55,6 +56,7 @@ cdef bint hub_subscribe(Hub *h, Conn *c, Slice topic) noexcept nogil:
 cdef void hub_unsubscribe(Hub *h, Conn *c, Slice topic) noexcept nogil:
     pthread_mutex_lock(&h.lock)
     topics_unsubscribe(&h.topics, fd_of(h.ws.r, c), topic)
+    h.topics_now[0] = h.topics.count
     pthread_mutex_unlock(&h.lock)
 
 
@@ -64,6 +66,7 @@ cdef void hub_leave(Hub *h, Conn *c) noexcept nogil:
         return
     pthread_mutex_lock(&h.lock)
     topics_leave(&h.topics, fd_of(h.ws.r, c))
+    h.topics_now[0] = h.topics.count
     pthread_mutex_unlock(&h.lock)
 
 

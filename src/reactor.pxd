@@ -113,6 +113,11 @@ cdef struct Callbacks:           # what the reactor calls of the application as 
     call_t ended                 # every connection is closed, and no iteration follows
     call_t release               # a stage of the iteration is over: let go of what was taken for it (the GIL)
 
+cdef struct NetCounts:           # what it counts, in words that other threads and processes may read
+    uint64_t connections         # now
+    uint64_t full                # now: out of descriptors, and listeners are not watched
+    uint64_t accepted, unwatched, received, sent, full_count, iterations
+
 cdef enum:
     MAX_TIMEOUT_CLASSES = 64
     TICK_SHIFT = 6               # a tick is 64 ms: what a deadline may be late by, and how often it can move
@@ -173,8 +178,7 @@ cdef struct Reactor:
     int fault                    # errno of an epoll_wait that failed: nothing can be served any more
     bint forked                  # this is the child of a fork, where everything was closed
     int forks                    # forks_seen when it was made: children of later forks may hold its descriptors
-    bint full                    # out of descriptors: listeners are not watched
-    uint32_t full_tick           # since when
+    uint32_t full_tick           # since when descriptors have run out: NetCounts.full
     uint32_t noted_tick          # when the log was last told
     bint noted
     int waker
@@ -187,18 +191,18 @@ cdef struct Reactor:
     int shutdown_fd              # the next to hear of it
     int64_t shutdown_by_ms       # when it ends, whatever is in flight
     Callbacks on
-    int64_t connections          # now
-    uint64_t accepted, unwatched, received, sent, full_count, iterations
+    NetCounts *counts            # its own, or where others want it to count
+    NetCounts own_counts
 
 cdef enum Asked:
     ASKED_SHUTDOWN = 1
     ASKED_STOP = 2
 
-cdef int reactor_init(Reactor *r, int64_t write_timeout_ms) noexcept nogil
+cdef int reactor_init(Reactor *r, int64_t write_timeout_ms, int waker) noexcept nogil
 cdef void reactor_free(Reactor *r) noexcept nogil
 cdef int reactor_attend(Reactor *r, int fd) noexcept nogil
 cdef void reactor_unattend(Reactor *r, int fd) noexcept nogil
-cdef int listener_add(Reactor *r, int fd, Sharing sharing) noexcept nogil
+cdef int listener_add(Reactor *r, int fd, uint32_t sharing) noexcept nogil
 cdef void listener_close(Reactor *r, int fd) noexcept nogil
 cdef void listeners_rewatch(Reactor *r) noexcept nogil
 cdef bint reactor_keep_peers(Reactor *r) noexcept nogil

@@ -42,11 +42,12 @@ from c1m.linux cimport (
     AF_INET, AF_INET6, AF_UNIX, CLOCK_MONOTONIC_COARSE, CLOCK_REALTIME_COARSE, CLOCK_THREAD_CPUTIME_ID,
     ECONNABORTED, EFD_CLOEXEC, EFD_NONBLOCK, EINPROGRESS, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPOLL_CLOEXEC,
     EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLERR, EPOLLET, EPOLLEXCLUSIVE, EPOLLHUP, EPOLLIN, EPOLLOUT,
-    EPOLLRDHUP, IP_BIND_ADDRESS_NO_PORT, IPPROTO_IP, IPPROTO_TCP, MADV_DONTNEED, MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE,
+    EPOLLRDHUP, F_DUPFD_CLOEXEC, IP_BIND_ADDRESS_NO_PORT, IPPROTO_IP, IPPROTO_TCP, MADV_DONTNEED, MAP_ANONYMOUS,
+    MAP_FAILED, MAP_NORESERVE,
     MAP_PRIVATE, PROT_READ, PROT_WRITE, RLIMIT_NOFILE, SHUT_RDWR, SO_ERROR, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM,
     SOL_SOCKET, TCP_NODELAY, accept4, c_bind, c_connect, c_read, c_write, clock_gettime, close, epoll_create1,
-    epoll_ctl, epoll_event, epoll_wait, errno, eventfd, forks_seen, free_bytes, getrlimit, getsockopt, give_back,
-    ignore_sigpipe, inet_ntop, iovec, keep_freed, madvise, mmap, munmap, pthread_self, rlimit_t, setrlimit, setsockopt,
+    epoll_ctl, epoll_event, epoll_wait, errno, eventfd, fcntl, forks_seen, free_bytes, getrlimit, getsockopt,
+    give_back, ignore_sigpipe, inet_ntop, iovec, keep_freed, madvise, mmap, munmap, pthread_self, rlimit_t, setrlimit, setsockopt,
     shutdown, sockaddr, sockaddr_in, sockaddr_in6, sockaddr_storage, socket, timespec, watch_forks,
 )
 from c1m.transport cimport (
@@ -145,14 +146,14 @@ cdef void conn_open(Reactor *r, int fd) noexcept nogil:
     cdef int fault = EMFILE
     if fd < r.size:
         if entry_watch(r, fd, FIRST_PROTOCOL, EPOLLIN | EPOLLRDHUP | EPOLLET):
-            r.connections += 1
-            r.accepted += 1
+            r.counts.connections += 1
+            r.counts.accepted += 1
             protocol_of(r, &r.table[fd]).opened(protocol_of(r, &r.table[fd]).owner, &r.table[fd])
             return
         fault = errno
     close(fd)
-    r.unwatched += 1
-    if r.unwatched == 1 or <uint32_t>(r.tick - r.noted_tick) > QUIET_TICKS:
+    r.counts.unwatched += 1
+    if r.counts.unwatched == 1 or <uint32_t>(r.tick - r.noted_tick) > QUIET_TICKS:
         r.noted_tick = r.tick
         r.on.note(r.on.app, NOTE_UNWATCHED, fault)
 
@@ -207,9 +208,9 @@ cdef void reclaim(Reactor *r) noexcept nogil:
         c.protocol = FREE        # before its fd is closed, for a fork may come between
         c.generation += 1
         fd_close(r, r.closing[i])
-        r.connections -= 1
+        r.counts.connections -= 1
         i += 1
-    if r.full and r.closing_n:
+    if r.counts.full and r.closing_n:
         listeners_watch(r, True)
     r.closing_n = 0
 
@@ -239,7 +240,7 @@ cdef Conn *conn_connect(
             and entry_watch(r, fd, protocol, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)
         ):
             r.table[fd].flags |= CONNECTING | WATCHING_OUT
-            r.connections += 1
+            r.counts.connections += 1
             return &r.table[fd]
         fault[0] = errno
     close(fd)
@@ -269,7 +270,7 @@ cdef inline uint32_t listener_events(const Conn *c) noexcept nogil:
     return EPOLLIN | (EPOLLEXCLUSIVE if c.flags & TAKING_TURNS == TAKING_TURNS else 0)
 
 
-cdef int listener_add(Reactor *r, int fd, Sharing sharing) noexcept nogil:
+cdef int listener_add(Reactor *r, int fd, uint32_t sharing) noexcept nogil:
     """Accepts from a listening, non-blocking socket, which is the reactor's from then on; 0 or an errno."""
     if fd >= r.size:
         return EMFILE
@@ -302,7 +303,7 @@ cdef void listeners_rewatch(Reactor *r) noexcept nogil:
     """Has epoll look anew at the listeners that processes take turns at: one that was woken may not have come to it."""
     cdef int fd
     for fd in range(r.listeners_top + 1):
-        if r.table[fd].protocol == LISTENER and r.table[fd].flags & TAKING_TURNS == TAKING_TURNS and not r.full:
+        if r.table[fd].protocol == LISTENER and r.table[fd].flags & TAKING_TURNS == TAKING_TURNS and not r.counts.full:
             listener_watch(r, fd, False)
             listener_watch(r, fd, True)
 
@@ -326,7 +327,7 @@ cdef inline int conn_accept(Reactor *r, int listener) noexcept nogil:
 
 cdef void listener_ready(Reactor *r, int listener) noexcept nogil:
     cdef int fd, _
-    if r.full:
+    if r.counts.full:
         return                   # found out earlier in this batch
     for _ in range(ACCEPTS):
         fd = conn_accept(r, listener)
@@ -348,10 +349,10 @@ cdef void listeners_watch(Reactor *r, bint on) noexcept nogil:
     for fd in range(r.listeners_top + 1):
         if r.table[fd].protocol == LISTENER:
             listener_watch(r, fd, on)
-    r.full = not on
-    if r.full:
+    r.counts.full = not on
+    if r.counts.full:
         r.full_tick = r.tick
-        r.full_count += 1
+        r.counts.full_count += 1
         if not r.noted:
             r.noted = True
             r.noted_tick = r.tick
@@ -366,9 +367,9 @@ cdef void listeners_drain(Reactor *r) noexcept nogil:
     for fd in range(r.listeners_top + 1):
         if r.table[fd].protocol == LISTENER:
             listener_watch(r, fd, False)
-            before = r.accepted - 1
-            while before != r.accepted and not r.full:
-                before = r.accepted
+            before = r.counts.accepted - 1
+            while before != r.counts.accepted and not r.counts.full:
+                before = r.counts.accepted
                 listener_ready(r, fd)
 
 
@@ -435,7 +436,7 @@ cdef void conn_read(Reactor *r, Conn *c, bint resumed) noexcept nogil:
             c.flags |= CLIENT_DONE
         more = got == <ssize_t>(RECV_BUFFER - have) or (got > 0 and (resumed or c.flags & HANGING_UP))
         got = max(got, 0)
-        r.received += got
+        r.counts.received += got
     if got or resumed:
         block_unref(c.input)
         c.input = NULL
@@ -468,7 +469,7 @@ cdef void conn_discard(Reactor *r, Conn *c) noexcept nogil:
     if got == 0 or got == NET_LOST:
         conn_close(r, c)
     elif got > 0:
-        r.received += got
+        r.counts.received += got
         ready_add(r, c)
 
 
@@ -480,7 +481,7 @@ cdef inline ssize_t conn_sent(Reactor *r, Conn *c, ssize_t sent) noexcept nogil:
         conn_close(r, c)
         return NET_LOST
     sent = max(sent, 0)
-    r.sent += sent
+    r.counts.sent += sent
     r.current_sent += sent
     return sent
 
@@ -1024,7 +1025,7 @@ cdef int poll_timeout(Reactor *r) noexcept nogil:
         soonest_find(r)
     if r.deadlines:
         wait = <int64_t>max(<int32_t>(r.soonest - r.tick), 0) << TICK_SHIFT
-    if r.full and (wait < 0 or wait > 1000):
+    if r.counts.full and (wait < 0 or wait > 1000):
         wait = 1000
     if r.shutting_down and (wait < 0 or wait > r.shutdown_by_ms - r.now_ms):
         wait = max(r.shutdown_by_ms - r.now_ms, 0)
@@ -1057,7 +1058,7 @@ cdef void reactor_iterate(Reactor *r, int wait_ms) noexcept nogil:
         r.interrupted = errno == EINTR
         r.fault = 0 if errno == EINTR else errno
         n = 0
-    r.iterations += 1
+    r.counts.iterations += 1
     r.iterating = True
     r.nudged = False
     r.share = max(<size_t>MIN_SHARE, min(<size_t>MAX_SHARE, <size_t>ITERATION_SENDS // (n + r.ready.count + 1)))
@@ -1088,7 +1089,7 @@ cdef void reactor_iterate(Reactor *r, int wait_ms) noexcept nogil:
         deadlines_expire(r)
     if r.shutting_down and r.scans >= r.shutdown_scan:
         shutdown_run(r)
-    if r.full and <uint32_t>(r.tick - r.full_tick) >= RETRY_TICKS:
+    if r.counts.full and <uint32_t>(r.tick - r.full_tick) >= RETRY_TICKS:
         listeners_watch(r, True)
     if r.flush.count:
         r.on.release(r.on.app)   # of what deadlines took; sending to many does without
@@ -1217,7 +1218,7 @@ cdef void shutdown_run(Reactor *r) noexcept nogil:
 
 cdef bint shutdown_done(const Reactor *r) noexcept nogil:
     """Whether there is nothing left to serve, or no more time."""
-    return r.shutting_down and (r.connections == 0 or r.heard_ms >= r.shutdown_by_ms)
+    return r.shutting_down and (r.counts.connections == 0 or r.heard_ms >= r.shutdown_by_ms)
 
 
 cdef bint reactor_run(Reactor *r) noexcept nogil:
@@ -1284,7 +1285,7 @@ cdef void reactor_forget(Reactor *r) noexcept nogil:
     r.epoll = r.waker = -1
     r.forked = True
     r.thread = 0
-    r.connections = 0
+    r.counts.connections = 0
     r.closing_n = 0
     r.write_n = 0
     r.shutdown_fd = r.top + 1
@@ -1307,8 +1308,10 @@ cdef void release(void *at, size_t n) noexcept nogil:
         munmap(at, n)
 
 
-cdef int reactor_init(Reactor *r, int64_t write_timeout_ms) noexcept nogil:
+cdef int reactor_init(Reactor *r, int64_t write_timeout_ms, int waker) noexcept nogil:
     """A reactor with no protocols, listeners or callbacks yet; 0 or an errno. Whatever that is, reactor_free frees it.
+
+    waker: an eventfd, of which it makes a duplicate, by which others wake it; -1: nobody else does.
 
     It raises the process's soft limit on descriptors to the hard one, for the table is indexed by fd and its size is
     fixed here (getrlimit(2)); ignores SIGPIPE, unless there is a handler; and has malloc keep more of what is freed.
@@ -1317,6 +1320,7 @@ cdef int reactor_init(Reactor *r, int64_t write_timeout_ms) noexcept nogil:
     cdef size_t ring = 1
     memset(r, 0, sizeof(Reactor))
     r.epoll = r.waker = -1
+    r.counts = &r.own_counts
     getrlimit(RLIMIT_NOFILE, &limit)
     limit.rlim_cur = limit.rlim_max
     setrlimit(RLIMIT_NOFILE, &limit)
@@ -1337,7 +1341,7 @@ cdef int reactor_init(Reactor *r, int64_t write_timeout_ms) noexcept nogil:
     r.write_timeout = timeout_new(r, write_timeout_ms)
     r.linger_timeout = timeout_new(r, LINGER_MS)
     clock_read(r)
-    return 0 if memory_reserve(r) and descriptors_open(r) else errno
+    return 0 if memory_reserve(r) and descriptors_open(r, waker) else errno
 
 
 cdef bint memory_reserve(Reactor *r) noexcept nogil:
@@ -1356,11 +1360,11 @@ cdef bint memory_reserve(Reactor *r) noexcept nogil:
             r.events != NULL and r.batched != NULL)
 
 
-cdef bint descriptors_open(Reactor *r) noexcept nogil:
+cdef bint descriptors_open(Reactor *r, int waker) noexcept nogil:
     r.epoll = epoll_create1(EPOLL_CLOEXEC)
     if r.epoll < 0:
         return False
-    r.waker = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
+    r.waker = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC) if waker < 0 else fcntl(waker, F_DUPFD_CLOEXEC, 0)
     return r.waker >= 0 and entry_watch(r, r.waker, WAKER, EPOLLIN)
 
 

@@ -13,13 +13,16 @@ cdef enum:
     DATE_AT = 23                 # where the date stands in a head with status 200
     MAX_HEAD = 1024              # bytes of any head made of the pieces below, Location and a mount's own fields aside
 
+cdef struct HttpCounts:          # in words that other threads and processes may read
+    uint64_t requests
+    uint64_t[6] statuses         # by the status code's first digit
+
 cdef struct Responder:           # what all responses of a server share
     Reactor *r
     Log *log                     # the access log, NULL for none
     int64_t date_s               # the second that `date` shows
     uint8_t[DATE_SIZE] date
-    uint64_t requests
-    uint64_t[6] statuses         # by the status code's first digit
+    HttpCounts *counts
 
 cdef struct Exchange:            # a request, and the response to it that is being written
     Responder *out
@@ -62,7 +65,7 @@ cdef inline void exchange_begin(Exchange *x, Responder *out, Conn *c, const Http
     """A request came; it is counted."""
     memset(x, 0, sizeof(Exchange))
     x.out, x.c, x.request = out, c, request
-    out.requests += 1
+    out.counts.requests += 1
 
 cdef inline uint8_t *put_length(Exchange *x, uint8_t *to, int64_t n) noexcept nogil:
     """Content-Length and the head's end."""
@@ -72,7 +75,7 @@ cdef inline uint8_t *put_length(Exchange *x, uint8_t *to, int64_t n) noexcept no
 cdef inline void head_count(Exchange *x, int status) noexcept nogil:
     """A head with this status is being written."""
     x.status = status
-    x.out.statuses[status // 100] += 1
+    x.out.counts.statuses[status // 100] += 1
 
 cdef inline void head_end(Exchange *x, const uint8_t *end) noexcept nogil:
     """Ends what head_begin or a conn_reserve of one's own began."""

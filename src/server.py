@@ -27,6 +27,7 @@ from c1m.mediatypes import TYPES
 from c1m.options import RouteOptions, ServerOptions, checked_durations, checked_route
 from c1m.root import Root, made_root
 from c1m.runner import Runner
+from c1m.shared import Shared
 from c1m.site import Site
 from c1m.websocket import Handler
 
@@ -97,6 +98,8 @@ class Server:
         self._handlers: list[Handler] = []
         self._runner: Runner | None = None
         self._site: Site | None = None
+        self._shared: Shared | None = None  # with the other processes of this server, where it has several,
+        self._seat = 0  # and this one's place there
         self._thread: threading.Thread | None = None
         self._ports: list[int] = []
         self._grace_ms: int = self._options.export("shutdown_timeout")["shutdown_timeout_ms"]
@@ -239,9 +242,12 @@ class Server:
 
     def stats(self) -> dict[str, Any]:
         """The counters of the server that runs, or ran last: connections, requests, bytes, cached files and so on.
+        Where several processes serve, they are the sums of all, and ``workers`` lists each living one's.
 
         Raises RuntimeError if it has never run.
         """
+        if self._shared is not None:
+            return self._shared.stats()
         if self._site is None:
             raise RuntimeError("this server has not run yet")
         return self._site.counters()
@@ -287,6 +293,8 @@ class Server:
             ),
             mime_types=by_name | {None: self._options.export("default_type")["default_type"]},
             listing=Listings().page,
+            shared=self._shared,
+            seat=self._seat,
         )
         for host, prefix, root in self._roots:
             root._mount(site, host, prefix)

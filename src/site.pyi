@@ -2,6 +2,7 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from c1m.shared import Shared
 from c1m.websocket import Application, Handler
 
 CODINGS: tuple[str, ...]
@@ -20,6 +21,8 @@ class Site(Application):
         cache_bytes: int,
         mime_types: dict[bytes | None, tuple[bytes, bool]],
         listing: Callable[[int, int, bytes, bool, bool, int], tuple[bytes, bytes]],
+        shared: Shared | None = None,
+        seat: int = 0,
     ) -> None: ...
     def mount(
         self,
@@ -64,3 +67,4 @@ class Site(Application):
     def log_take(self) -> bytes: ...
     def log_lost(self, lines: int) -> None: ...
     def counters(self) -> dict[str, Any]: ...
+    def forget(self) -> None: ...

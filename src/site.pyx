@@ -15,6 +15,7 @@ from c1m.calls cimport (
     call_list, call_note, call_unagreed, call_unreadable, call_upgrade, calls_release, handler_events, silent_events,
 )
 from c1m.coding cimport CODINGS as CODINGS_N, IDENTITY, Coding
+from c1m.counts cimport MAX_PATHS, Counts, counts_copy, counts_free, counts_new, counts_route, counts_told
 from c1m.deflate cimport DeflateSettings
 from c1m.files cimport (
     MAX_INDEX_NAMES, MAX_ROOTS, Root, files_forget, files_free, files_index, files_init, files_root,
@@ -26,6 +27,7 @@ from c1m.pubsub cimport hub_free, hub_init
 from c1m.reactor cimport (
     Callbacks, reactor_alarm, reactor_close_all, reactor_keep_peers, reactor_trim, timeout_class,
 )
+from c1m.shared cimport Shared
 from c1m.static cimport MAX_CORS, MAX_MOUNTS, MAX_RULES, Mount, mount_add
 from c1m.websocket cimport Application, Handler
 from c1m.ws cimport ws_accept
@@ -87,22 +89,29 @@ cdef class Site(Application):
     client, a request may take to come whole, a connection may idle between requests. cache_files, cache_bytes: bounds
     of the cache. mime_types: media types by extension, with its dot, or by name, as bytes, each with whether a charset
     is said of it; None names the default. listing: makes the page that lists a directory, as
-    c1m.listing.Listings.page does.
+    c1m.listing.Listings.page does. shared, seat: what it shares with other processes of the same server, made before they
+    were forked, and its place there; None: it is alone.
     Raises MemoryError, OSError, ValueError.
     """
 
     def __cinit__(self, *, int64_t write_timeout_ms, head_timeout_ms, keep_alive_timeout_ms, int cache_files,
-                  size_t cache_bytes, dict mime_types, listing):
+                  size_t cache_bytes, dict mime_types, listing, Shared shared=None, int seat=0):
         cdef Parts *p = &self.parts
         memset(p, 0, sizeof(Parts))
-        self.kept = [listing]
+        self.kept = [listing, shared]
+        self.own_counts = counts_new()
+        if self.own_counts == NULL:
+            raise MemoryError
+        p.counts = self.own_counts if shared is None else shared.sit(seat)
+        self.r.counts = &p.counts.all.net
         self.open = []
         p.r = &self.r
         p.mailbox = &self.mailbox
         mailbox_init(&self.mailbox, p.r)
-        http_server_init(&p.http, p.r, &p.files, &self.ws)
-        ws_server_init(&self.ws, p.r, &p.calls, self.timeout(CLOSE_MS))
-        if not files_init(&p.files.files, cache_files, cache_bytes) or not hub_init(&self.hub, &self.ws):
+        http_server_init(&p.http, p.r, &p.counts.all.http, &p.files, &self.ws)
+        ws_server_init(&self.ws, p.r, &p.counts.all.ws, &p.calls, self.timeout(CLOSE_MS))
+        if (not files_init(&p.files.files, &p.counts.all.files, cache_files, cache_bytes) or
+                not hub_init(&self.hub, &self.ws, &p.counts.all.topics)):
             raise MemoryError
         p.http.owner, p.http.upgrade, p.http.list = &p.calls, call_upgrade, call_list
         p.http.unagreed = call_unagreed
@@ -136,6 +145,7 @@ cdef class Site(Application):
         hub_free(&self.hub)
         mailbox_free(&self.mailbox)
         log_free(self.parts.http.out.log)
+        counts_free(self.own_counts)
 
     cdef uint8_t timeout(self, ms) except 0:
         """The timeout class of ms milliseconds. Raises ValueError where there are too many."""
@@ -152,7 +162,7 @@ cdef class Site(Application):
         """Keeps an access log from now on, for log_take() to take away. Raises MemoryError."""
         self.keep_peers()
         if self.parts.http.out.log == NULL:
-            self.parts.http.out.log = log_new(as_json)
+            self.parts.http.out.log = log_new(as_json, &self.parts.counts.all.log_lines_dropped)
         if self.parts.http.out.log == NULL:
             raise MemoryError
 
@@ -236,6 +246,10 @@ cdef class Site(Application):
         route = <WsRoute *>calloc(1, sizeof(WsRoute))
         if route == NULL:
             raise MemoryError
+        route.counts = counts_route(self.parts.counts, path)
+        if route.counts == NULL:
+            free(route)
+            raise ValueError(f"the paths of all WebSocket routes take more than {MAX_PATHS >> 10} KiB")
         # OpenSSL loads and sets up some 2 MB at its first hash: not while a client waits.
         ws_accept(b"dGhlIHNhbXBsZSBub25jZQ==", accepted)
         self.kept.append((path, handler, origins, subprotocols))
@@ -258,28 +272,28 @@ cdef class Site(Application):
         self.reraise()
 
     def counters(self):
-        """Every counter, as a dict; sums since the start but for `connections` and `websockets`, which are now."""
+        """Every counter of this process, as a dict; sums since the start but for what is told of now. Any thread may
+        call it."""
+        return counts_told(self.parts.counts)
+
+    def forget(self):
+        """See Loop; what goes on here is not the parent's to count."""
+        if self.parts.counts != self.own_counts:
+            counts_copy(self.own_counts, self.parts.counts)
+            self.count_in(self.own_counts)
+        super().forget()
+
+    cdef count_in(self, Counts *counts):
+        """Counts there from now on."""
         cdef Parts *p = &self.parts
-        return super().counters() | {
-            "requests": p.http.out.requests,
-            "answers": {f"{i}xx": p.http.out.statuses[i] for i in range(1, 6)},
-            "websockets": self.ws.open,
-            "upgrades": self.ws.upgrades,
-            "messages": self.ws.messages,
-            "cached_files": p.files.files.count,
-            "cached_bytes": p.files.files.bytes,
-            "cache_hits": p.files.files.hits,
-            "cache_misses": p.files.files.misses,
-            "routes": {
-                self.ws.routes[i].path.at[:self.ws.routes[i].path.n].decode(): {
-                    "dropped": self.ws.routes[i].dropped, "closed_slow": self.ws.routes[i].closed_slow,
-                    "no_subprotocol": self.ws.routes[i].no_subprotocol,
-                }
-                for i in range(self.ws.routes_n)
-            },
-            "topics": self.hub.topics.count,
-            "log_lines_dropped": 0 if p.http.out.log == NULL else p.http.out.log.dropped,
-        }
+        cdef int i
+        for i in range(self.ws.routes_n):
+            self.ws.routes[i].counts = counts.routes + (self.ws.routes[i].counts - p.counts.routes)
+        if p.http.out.log != NULL:
+            p.http.out.log.dropped = &counts.all.log_lines_dropped
+        p.counts = counts
+        self.r.counts, p.http.out.counts, self.ws.counts = &counts.all.net, &counts.all.http, &counts.all.ws
+        p.files.files.counts, self.hub.topics_now = &counts.all.files, &counts.all.topics
 
 
 cdef int slices(Slice *to, items) except -1:

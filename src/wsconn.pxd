@@ -58,6 +58,15 @@ cdef struct WsEvents:            # what a handler hears of a connection; `owner`
     void (*drained)(void *owner, Conn *c) noexcept nogil
     void (*closed)(void *owner, Conn *c) noexcept nogil         # it frees the object; the WsConn follows
 
+cdef struct RouteCounts:         # in words that other threads and processes may read
+    uint64_t no_subprotocol      # connections of clients that offer some, and none was agreed on
+    uint64_t dropped             # messages dropped for slow readers
+    uint64_t closed_slow         # connections closed for being one
+
+cdef struct WsCounts:            # likewise
+    uint64_t open                # now
+    uint64_t upgrades, messages
+
 cdef struct WsRoute:             # where WebSocket is spoken
     Slice path
     const WsEvents *on           # NULL: every message is sent back
@@ -74,9 +83,7 @@ cdef struct WsRoute:             # where WebSocket is spoken
     uint8_t compression          # Compression
     DeflateSettings deflate
     Deflater *deflaters[MAX_WINDOW_BITS + 1]  # by window bits, made when first needed; for SHARED_COMPRESSION
-    uint64_t no_subprotocol      # connections of clients that offer some, and none was agreed on
-    uint64_t dropped             # messages dropped for slow readers
-    uint64_t closed_slow         # connections closed for being one
+    RouteCounts *counts
 
 cdef struct WsServer:            # what all WebSockets of a server share
     Reactor *r
@@ -86,15 +93,16 @@ cdef struct WsServer:            # what all WebSockets of a server share
     WsRoute *routes[MAX_ROUTES]
     int routes_n
     Inflater *inflater           # for SHARED_COMPRESSION
-    int64_t open                 # now
-    uint64_t upgrades, messages
+    WsCounts *counts
 
 cdef struct Message:             # a data message on its way to one connection or to many
     Block *block                 # see message_new
     uint8_t opcode
     Block *compressed[MAX_WINDOW_BITS + 1]    # by window bits, made when first needed; for connections without a codec
 
-cdef void ws_server_init(WsServer *w, Reactor *r, void *owner, uint8_t close_timeout) noexcept nogil
+cdef void ws_server_init(
+    WsServer *w, Reactor *r, WsCounts *counts, void *owner, uint8_t close_timeout
+) noexcept nogil
 cdef void ws_server_free(WsServer *w) noexcept nogil
 cdef bint wsconn_open(WsServer *w, Conn *c, uint16_t route, const DeflateTerms *terms, void *object) noexcept nogil
 cdef size_t wsconn_readable(void *owner, Conn *c, uint8_t *bytes, size_t n) noexcept nogil

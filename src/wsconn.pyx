@@ -44,9 +44,11 @@ cdef enum:
 
 # ---- the server's part ----
 
-cdef void ws_server_init(WsServer *w, Reactor *r, void *owner, uint8_t close_timeout) noexcept nogil:
+cdef void ws_server_init(
+    WsServer *w, Reactor *r, WsCounts *counts, void *owner, uint8_t close_timeout
+) noexcept nogil:
     """Adds the protocol to a reactor; w is all zeroes. Nothing is accepted as a WebSocket: see wsconn_open."""
-    w.r, w.owner, w.close_timeout = r, owner, close_timeout
+    w.r, w.counts, w.owner, w.close_timeout = r, counts, owner, close_timeout
     w.protocol = protocol_add(r, Protocol(
         owner=w, opened=NULL, readable=wsconn_readable, drained=wsconn_drained, expired=wsconn_expired,
         shutdown=wsconn_shutdown, closed=wsconn_closed, failed=NULL, reads_while_writing=True,
@@ -92,8 +94,8 @@ cdef bint wsconn_open(WsServer *w, Conn *c, uint16_t route, const DeflateTerms *
     if place.on != NULL and place.when_slow != SLOW_CLOSE:
         c.flags |= NO_BACKPRESSURE      # its queue is bounded by dropping: to read on brings no more
     conn_deadline(w.r, c, place.ping_timeout)
-    w.open += 1
-    w.upgrades += 1
+    w.counts.open += 1
+    w.counts.upgrades += 1
     if place.on != NULL:
         c.flags |= BATCHED
         place.on.opened(w.owner, c)
@@ -225,7 +227,7 @@ cdef void wsconn_closed(void *owner, Conn *c) noexcept nogil:
     if route_of(w, c).on != NULL:
         route_of(w, c).on.closed(w.owner, c)
     wsconn_free(c)
-    w.open -= 1                  # last: another thread must not count it as closed while it still has subscriptions
+    w.counts.open -= 1           # last: another thread must not count it as closed while it still has subscriptions
 
 
 # ---- messages in ----
@@ -244,7 +246,7 @@ cdef inline void echo(WsServer *w, Conn *c, const WsEvent *event) noexcept nogil
                 ws_header(message.data + frame_at(message), event.opcode, message.size - WS_MAX_HEADER)
                 conn_send(w.r, c, message, frame_at(message), message.size - frame_at(message))
             block_unref(message)
-            w.messages += 1
+            w.counts.messages += 1
         return
     to = conn_reserve(w.r, c, WS_MAX_HEADER + event.n)
     header = ws_header(to, event.opcode, event.n)
@@ -252,7 +254,7 @@ cdef inline void echo(WsServer *w, Conn *c, const WsEvent *event) noexcept nogil
         wsconn_fail(w, c, WS_INVALID_PAYLOAD, WS_BAD_TEXT)
         return
     conn_commit(w.r, header + event.n)
-    w.messages += 1
+    w.counts.messages += 1
 
 
 cdef inline void deliver(WsServer *w, Conn *c, const WsRoute *route, const WsEvent *event) noexcept nogil:
@@ -262,12 +264,12 @@ cdef inline void deliver(WsServer *w, Conn *c, const WsRoute *route, const WsEve
         if not ws_take(parser_of(c), event, event.at):
             wsconn_fail(w, c, WS_INVALID_PAYLOAD, WS_BAD_TEXT)
             return
-        w.messages += 1
+        w.counts.messages += 1
         route.on.message(w.owner, c, event.opcode, event.at, event.n)
         return
     message = message_received(w, c, event)
     if message != NULL:
-        w.messages += 1
+        w.counts.messages += 1
         route.on.message(w.owner, c, event.opcode, message.data + WS_MAX_HEADER, message.size - WS_MAX_HEADER)
         block_unref(message)
 
@@ -544,17 +546,17 @@ cdef inline bint queue_has_room(WsServer *w, Conn *c, WsRoute *route, size_t n, 
             return False
     if conn_queued(c) == 0 or conn_queued(c) + n <= route.max_send_queue:
         if route.when_slow == SLOW_LATEST and tag >= TAG_TOPIC and c.flags & WRITE_BLOCKED:
-            route.dropped += conn_drop(w.r, c, tag, 0)
+            route.counts.dropped += conn_drop(w.r, c, tag, 0)
         return True
     if route.when_slow == SLOW_DROP_NEWEST:
-        route.dropped += 1
+        route.counts.dropped += 1
         return False
     if route.when_slow == SLOW_CLOSE:
-        route.closed_slow += 1
-        route.dropped += 1 + conn_drop(w.r, c, 0, 0)
+        route.counts.closed_slow += 1
+        route.counts.dropped += 1 + conn_drop(w.r, c, 0, 0)
         wsconn_fail(w, c, WS_TRY_AGAIN_LATER, b"client reads too slowly")
         return False
-    route.dropped += conn_drop(w.r, c, 0, route.max_send_queue - min(n, route.max_send_queue))
+    route.counts.dropped += conn_drop(w.r, c, 0, route.max_send_queue - min(n, route.max_send_queue))
     return True
 
 

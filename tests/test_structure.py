@@ -14,15 +14,15 @@ SOURCES = Path(__file__).parent.parent / "src"
 
 # Who may know whom: those in the layers above it, and nobody in a module's own.
 LAYERS = [
-    {"linux", "buf", "coding", "histogram"},
+    {"linux", "buf", "coding", "histogram", "atomics"},
     {"siphash", "transport", "tally"},
     {"naming"},
     {"http", "ws", "deflate", "files", "reactor"},
     {"semantics", "topics", "mailbox", "loop", "handlers"},
     {"accesslog", "wsconn", "loadconn"},
     {"response", "handshake", "pubsub", "loadws", "loadhttp"},
-    {"static", "websocket", "loadgen"},
-    {"httpconn"},
+    {"static", "websocket", "loadgen", "counts"},
+    {"httpconn", "shared"},
     {"calls"},
     {"site", "kinds", "listeners", "listing", "logwriter", "mediatypes", "toml"},
     {"options", "runner"},

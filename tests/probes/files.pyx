@@ -7,8 +7,8 @@ from libc.stdint cimport int64_t, uint32_t
 from c1m.buf cimport Slice
 from c1m.coding cimport CODINGS
 from c1m.files cimport (
-    FILE_BUSY, FILE_DIRECTORY, FILE_NONE, File, Files, FindResult, files_find, files_forget, files_free, files_index,
-    files_init, files_root,
+    FILE_BUSY, FILE_DIRECTORY, FILE_NONE, File, Files, FilesCounts, FindResult, files_find, files_forget, files_free,
+    files_index, files_init, files_root,
 )
 from c1m.naming cimport MediaType, types_set
 
@@ -24,11 +24,12 @@ cdef class Roots:
     """
 
     cdef Files f
+    cdef FilesCounts counts
     cdef list types, index
 
     def __cinit__(self, paths, types, bint openat2=True, index=("index.html",), bint follow_symlinks=False,
                   bint dotfiles=False, bint clean_urls=False, int max_files=16384, size_t max_bytes=67108864):
-        if not files_init(&self.f, max_files, max_bytes):
+        if not files_init(&self.f, &self.counts, max_files, max_bytes):
             raise MemoryError
         self.f.no_openat2 = not openat2
         self.types = [(extension.encode(), name.encode()) for extension, name in types.items()]
@@ -79,8 +80,8 @@ cdef class Roots:
 
     def counters(self):
         return {
-            "files": self.f.count, "open": self.f.open_count, "bytes": self.f.bytes, "hits": self.f.hits,
-            "misses": self.f.misses,
+            "files": self.counts.files, "open": self.f.open_count, "bytes": self.counts.bytes,
+            "hits": self.counts.hits, "misses": self.counts.misses,
         }
 
     def chain_lengths(self):
