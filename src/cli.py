@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import signal
@@ -95,33 +94,12 @@ def planned(root: str | None, config: str | None, websockets: tuple[str, ...], *
 
 def run(server: c1m.Server, plan: Plan) -> None:
     """Serves until a signal."""
-    if server._has_coroutines():
-        asyncio.run(run_in_asyncio(server, plan))
-        return
     # The greeting promises that Ctrl-C stops it: so it must before run() has its own handlers, too.
     for number in _ends():
         signal.signal(number, lambda *_: server.stop())
     signal.signal(signal.SIGUSR1, lambda *_: server.reopen_log())
     greet(server, plan)
     server.run()
-
-
-async def run_in_asyncio(server: c1m.Server, plan: Plan) -> None:
-    """The same, for handlers with coroutine functions."""
-    loop, ended = asyncio.get_running_loop(), asyncio.Event()
-
-    def end() -> None:
-        if ended.is_set():
-            loop.remove_signal_handler(signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGINT)      # which raises KeyboardInterrupt
-        ended.set()
-
-    for number in _ends():
-        loop.add_signal_handler(number, end)
-    loop.add_signal_handler(signal.SIGUSR1, server.reopen_log)
-    async with server:
-        greet(server, plan)
-        await ended.wait()
 
 
 def _ends() -> list[signal.Signals]:

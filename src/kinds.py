@@ -130,6 +130,24 @@ class Amount(Kind):
         return f"{value >> 20} MiB" if self.metavar == "BYTES" and value % (1 << 20) == 0 else str(value)
 
 
+class AmountOr(Amount):
+    """A whole number between two bounds, or a word."""
+
+    takes = "int | str"
+
+    def __init__(self, word: str, least: int, most: int) -> None:
+        super().__init__(least, most)
+        self.word, self.metavar, self.toml = word, f"N|{word}", f'whole number or `"{word}"`'
+
+    def check(self, name: str, value: Any) -> Any:
+        if isinstance(value, str) and value != self.word:
+            raise ValueError(f"{name}: {value!r} is neither a number nor {self.word!r}")
+        return value if value == self.word else super().check(name, value)
+
+    def parse(self, text: str) -> Any:
+        return text if text == self.word else super().parse(text)
+
+
 class Choice(Kind):
     """One of a few words; None may be among them. `c1m.site` takes its number."""
 

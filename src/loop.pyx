@@ -12,7 +12,7 @@ from libc.stdint cimport int64_t
 from c1m.linux cimport ENOMEM, pthread_self
 from c1m.reactor cimport (
     ALONE, ASKED_SHUTDOWN, ASKED_STOP, SHARED, TAKING_TURNS, Reactor, listener_add, listener_close, listeners_close,
-    listeners_rewatch, poll_timeout, reactor_attend, reactor_close_all, reactor_forget, reactor_free, reactor_init,
+    listeners_leave, listeners_rewatch, poll_timeout, reactor_attend, reactor_close_all, reactor_forget, reactor_free, reactor_init,
     reactor_iterate, reactor_run, reactor_unattend, reactor_wake, shutdown_done,
 )
 
@@ -60,9 +60,21 @@ cdef class Loop:
         """
         check_watched(listener_add(&self.r, fd, TAKING_TURNS if turns else SHARED if shared else ALONE))
 
-    def unlisten(self, int fd):
-        """Accepts from a listener no longer, and closes its fd. Not from within a handler."""
-        listener_close(&self.r, fd)
+    def borrow(self, fds):
+        """Accepts from another process's listeners as well, as listen() has it, until give_back(). Raises OSError."""
+        for fd in fds:
+            self.listen(fd, shared=True)
+        self.r.counts.lent += len(fds) != 0
+
+    def give_back(self, fds):
+        """Accepts from some listeners no longer, and closes their fds. Between iterations."""
+        for fd in fds:
+            listener_close(&self.r, fd)
+
+    def leave(self):
+        """Accepts whoever waits at the listeners, and then nobody any more. Between iterations."""
+        with nogil:
+            listeners_leave(&self.r)
 
     def look_again(self):
         """Accepts what waits at the listeners that processes take turns at, whoever's turn it was."""

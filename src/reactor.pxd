@@ -117,6 +117,7 @@ cdef struct NetCounts:           # what it counts, in words that other threads a
     uint64_t connections         # now
     uint64_t full                # now: out of descriptors, and listeners are not watched
     uint64_t accepted, unwatched, received, sent, full_count, iterations
+    uint64_t lent                # times that others' listeners were borrowed
 
 cdef enum:
     MAX_TIMEOUT_CLASSES = 64
@@ -211,6 +212,7 @@ cdef bint reactor_run(Reactor *r) noexcept nogil
 cdef int poll_timeout(Reactor *r) noexcept nogil
 cdef bint shutdown_done(const Reactor *r) noexcept nogil
 cdef void listeners_close(Reactor *r) noexcept nogil
+cdef void listeners_leave(Reactor *r) noexcept nogil
 cdef void reactor_forget(Reactor *r) noexcept nogil
 cdef uint8_t protocol_add(Reactor *r, Protocol protocol) noexcept nogil
 cdef uint8_t timeout_class(Reactor *r, int64_t ms) noexcept nogil

@@ -379,6 +379,16 @@ cdef void listeners_close(Reactor *r) noexcept nogil:
         listener_close(r, fd)
 
 
+cdef void listeners_leave(Reactor *r) noexcept nogil:
+    """Accepts all who wait, and closes the listeners. Between iterations."""
+    clock_read(r)
+    r.iterating = True
+    listeners_drain(r)
+    listeners_close(r)
+    r.on.release(r.on.app)
+    r.iterating = False
+
+
 cdef inline int64_t cpu_nanoseconds() noexcept nogil:
     """Processor time of this thread."""
     cdef timespec t

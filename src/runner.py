@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import time
 from collections import Counter, deque
 from collections.abc import Callable
 from functools import partial
@@ -73,6 +74,7 @@ class Runner:
         self._fd = site.fileno()
         self._fault: OSError | None = None
         self._stopped = self._loop.create_future()
+        self._by: float | None = None     # when coroutines have had their time (time.monotonic())
         self._timer: asyncio.Handle | None = None
         self._due = 0.0
         self._queues: dict[WebSocket, _Queue] = {}
@@ -84,17 +86,22 @@ class Runner:
         self._loop.add_reader(self._fd, self._iterate)
         self._iterate()
 
+    def shutdown(self, grace_ms: int) -> None:
+        """Stops the server, as Site.shutdown() does. Any thread may."""
+        if self._by is None:
+            self._by = time.monotonic() + self._grace
+        self._site.shutdown(grace_ms)
+
     async def finish(self) -> None:
         """Returns when the server has stopped, and every handler's coroutines have ended or had their time. Raises
         OSError if epoll has failed."""
-        by = self._loop.time() + self._grace
         try:
             await asyncio.wait([self._stopped])
         finally:
             while not self._stopped.done():  # cancelled meanwhile: connections that are still open are cut off
                 self._site.stop()
                 self._iterate()
-        await self._ended(max(by - self._loop.time(), _MOMENT))
+        await self._ended(max((self._by or 0.0) - time.monotonic(), _MOMENT))
         for queue in self._queues.values():
             queue.calls.clear()
             queue.cancel()

@@ -7,12 +7,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import importlib
+import inspect
 import logging
 import mimetypes
 import os
 import signal
 import socket
-import stat
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,6 +24,7 @@ from c1m.handlers import has_coroutines, methods_of
 from c1m.listeners import addresses, check_free, opened
 from c1m.listing import Listings
 from c1m.logwriter import LogWriter
+from c1m.logwriter import opened as log_opened
 from c1m.mediatypes import TYPES
 from c1m.options import RouteOptions, ServerOptions, checked_durations, checked_route
 from c1m.root import Root, made_root
@@ -30,10 +32,15 @@ from c1m.runner import Runner
 from c1m.shared import Shared
 from c1m.site import Site
 from c1m.websocket import Handler
+from c1m.workers import Post, Supervisor, cpus, reason
 
 __all__ = ["Server"]
 
+RING_BYTES = 16 << 20
+"""Of what workers publish for each other, until all have read it."""
+
 _H = TypeVar("_H")
+_Hook = TypeVar("_Hook", bound=Callable[[], Any])
 _Path = str | os.PathLike[str]
 
 
@@ -57,15 +64,17 @@ class Server:
         async with server:               # serves inside the running asyncio loop
             await asyncio.Event().wait()
 
-    Under ``async with`` signals are the caller's to handle: asyncio.run() makes SIGINT cancel the main task, and
-    SIGTERM ends the process. At its end coroutines have what is left of shutdown_timeout, or a second; then they are
-    cancelled, and after another second given up.
+    run() has as many processes as `workers` says, which it forks: docs/workers.md tells what they share.
+
+    Under ``async with`` signals are the caller's to handle: asyncio.run() makes SIGINT cancel the main task, and SIGTERM
+    ends the process. At the end coroutines have what is left of shutdown_timeout, or a second; then they are cancelled,
+    and after another second given up.
 
     listen(), which each of the three does first, changes the process, and nothing changes it back: the soft limit of
     open files (RLIMIT_NOFILE) becomes the hard one, so that descriptors may be over the 1023 that select(2) knows;
     glibc's malloc keeps large freed blocks for the next (mallopt); and SIGPIPE is ignored, as Python has it from the
     start, where its default would end the process. A server runs in the process that called listen(): a fork of it
-    can't, and its end leaves the sockets and the log alone.
+    can't, and its end leaves the sockets and the log alone; the workers of run() are forks, too, but the server's own.
     """
 
     def __init__(
@@ -86,6 +95,9 @@ class Server:
         default_type: str = "application/octet-stream",
         access_log: _Path | None = None,
         access_log_format: str = "combined",
+        workers: int | str = 1,
+        pin: bool = False,
+        loop: str | None = None,
     ) -> None:
         self._options = ServerOptions(locals())
         places = list(root) if isinstance(root, Mapping) else []
@@ -94,12 +106,17 @@ class Server:
             for i, (host, prefix, given) in enumerate(self._options.root or ())
         ]
         self._log: LogWriter | None = None
+        self._log_fd = -1                    # which workers begin with; -1 where there are none, or no log
+        self._on_start: list[Callable[[], Any]] = []
+        self._on_stop: list[Callable[[], Any]] = []
         self._routes: dict[str, dict[str, Any]] = {}
         self._handlers: list[Handler] = []
         self._runner: Runner | None = None
-        self._site: Site | None = None
-        self._shared: Shared | None = None  # with the other processes of this server, where it has several,
-        self._seat = 0  # and this one's place there
+        self._site: Site | None = None       # this process's: a supervisor has none
+        self._shared: Shared | None = None
+        self._supervisor: Supervisor | None = None
+        self._tcp: list[list[socket.socket]] = []        # the listeners that a supervisor is to have
+        self._unix: list[socket.socket] = []
         self._thread: threading.Thread | None = None
         self._ports: list[int] = []
         self._grace_ms: int = self._options.export("shutdown_timeout")["shutdown_timeout_ms"]
@@ -141,7 +158,8 @@ class Server:
         1006 if the connection broke; reason is the peer's, or ours, "" if none was given. A handler that raises is
         logged, and its connection closes with 1011; `Closed`, once that connection is closing, ends it quietly.
 
-        Under ``async with server`` all but on_upgrade may be coroutine functions, or return what can be awaited. Each
+        Under run() and ``async with server`` all but on_upgrade may be coroutine functions, or return what can be
+        awaited; run() has an event loop where there is a coroutine function, or where the server's `loop` says so. Each
         connection's calls then run one after another. While 16 wait, the client is not read from: with the one that
         runs, up to 17 times max_message are held for it. What came before the client's Close is still handled, for up
         to shutdown_timeout seconds. When the connection breaks or the server stops, the call that runs is cancelled
@@ -171,16 +189,33 @@ class Server:
 
         return decorate
 
+    def on_start(self, function: _Hook) -> _Hook:
+        """A decorator: calls a function without arguments before this process accepts connections, in each worker by
+        itself. Of several the first added is the first called. Coroutine functions run in the loop of handlers'
+        coroutines, under run() and ``async with server``.
+
+        What it raises ends that worker, which is logged, and tried anew. With one worker run() raises it, as `with`
+        does.
+        """
+        return self._add_hook("on_start", self._on_start, function)
+
+    def on_stop(self, function: _Hook) -> _Hook:
+        """The same after the last connection has ended, be it by SystemExit or a second signal, if on_start has
+        succeeded."""
+        return self._add_hook("on_stop", self._on_stop, function)
+
     def publish(self, topic: str, message: str | bytes | bytearray | memoryview) -> None:
         """Sends a message to every WebSocket that is subscribed to a topic. May be called from any thread; one that
         publishes faster than the server can send is slowed down.
+
+        With workers those of all get it, whichever this is called in, or the process that called run().
 
         Raises RuntimeError if the server does not run, or not in this process; TypeError for what is no message.
         """
         self._running_site().publish(topic, message)
 
     def subscribers(self, topic: str) -> int:
-        """How many WebSockets are subscribed to a topic. May be called from any thread."""
+        """How many WebSockets are subscribed to a topic, in all workers. May be called from any thread."""
         return self._running_site().subscribers(topic)
 
     @property
@@ -195,20 +230,33 @@ class Server:
         Raises OSError where a port can't be had, RuntimeError if the server listens already.
         """
         self._check_stopped("start")
-        site = self._made()
+        options = self._options
+        workers = cpus() if options.workers == "auto" else int(options.workers)
+        site = self._made()                  # with several workers, for what it raises, and for what all then have
         with contextlib.ExitStack() as undo:
-            options = self._options
-            listeners, ports = opened(undo, options.host, options.ports, options.unix, options.unix_mode)
-            for listener in listeners:
-                site.listen(listener.fileno())
-                listener.detach()
-            if self._options.access_log is not None:
-                self._log = _log_writer(site, self._options.access_log, self._options.access_log_format == "json")
+            tcp, unix, ports = opened(undo, options.host, options.ports, options.unix, options.unix_mode, workers)
+            log = -1 if options.access_log is None else log_opened(options.access_log)
+            if log >= 0:
+                undo.callback(os.close, log)
+            if workers == 1:
+                for listener in (*tcp[0], *unix):
+                    site.listen(listener.fileno())
+                    listener.detach()
+                if log >= 0:
+                    self._log = self._log_writer(site, log)
+                self._site, self._shared = site, None
+            else:
+                # A predecessor and its successor have a seat each.
+                self._site, self._shared = None, Shared(2 * workers + 2, RING_BYTES)
+                self._tcp, self._unix, self._log_fd = tcp, unix, log
             undo.pop_all()
-        self._site, self._ports, self._listening, self._owner = site, ports, True, os.getpid()
+        self._ports, self._listening, self._owner = ports, True, os.getpid()
 
     def run(self) -> None:
         """Serves until SIGINT or SIGTERM, or until another thread calls stop().
+
+        With several workers this process becomes their supervisor, which serves nobody itself: it replaces those that
+        die, at SIGHUP all, one after another, and ends all at once at SIGQUIT. See docs/workers.md.
 
         The first signal closes the listeners, lets what is in flight finish for up to `shutdown_timeout` seconds,
         and sends WebSockets close code 1001; a second one cuts that short with KeyboardInterrupt. Outside the main
@@ -220,17 +268,26 @@ class Server:
         Raises OSError where a port can't be had, RuntimeError if the server runs already, or if this process is a fork
         of the one that called listen().
         """
-        site = self._start()
+        self._start()
         try:
-            with self._signals(site):
-                site.run()
+            if self._site is None:
+                self._supervise()
+            else:
+                self._serve(self._site)
         finally:
             self._close()
 
     def stop(self) -> None:
-        """Ends run() as a first signal would. May be called from any thread, and when nothing runs."""
-        if self._site is not None and self._owner == os.getpid():
+        """Ends run() as a first signal would; in a worker, that worker. May be called from any thread, and when nothing
+        runs."""
+        if self._owner != os.getpid():
+            return
+        if self._runner is not None:
+            self._runner.shutdown(self._grace_ms)
+        elif self._site is not None:
             self._site.shutdown(self._grace_ms)
+        elif self._supervisor is not None:
+            self._supervisor.stop()
 
     def reopen_log(self) -> None:
         """Opens the access log's file anew, as after a rename (logrotate), within a quarter of a second. If that fails
@@ -239,12 +296,14 @@ class Server:
         log = self._log
         if log is not None:
             log.reopen()
+        elif self._supervisor is not None:
+            self._supervisor.reopen_logs()
 
     def stats(self) -> dict[str, Any]:
         """The counters of the server that runs, or ran last: connections, requests, bytes, cached files and so on.
-        Where several processes serve, they are the sums of all, and ``workers`` lists each living one's.
 
-        Raises RuntimeError if it has never run.
+        With workers, in each of them and in the process that called run(), the sums of all, those that have died
+        included, and each living one's in a list as `workers`. Raises RuntimeError if it has never run.
         """
         if self._shared is not None:
             return self._shared.stats()
@@ -253,7 +312,13 @@ class Server:
         return self._site.counters()
 
     def __enter__(self) -> Server:
-        site = self._start()
+        site = self._start_alone("with")
+        try:
+            for hook in self._on_start:
+                hook()
+        except BaseException:
+            self._abandon(site)
+            raise
         self._thread = threading.Thread(target=_serve, args=(site,), name="c1m", daemon=True)
         self._thread.start()
         return self
@@ -263,12 +328,23 @@ class Server:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-        self._close()
+        try:
+            if self._owner == os.getpid():
+                for hook in self._on_stop:
+                    hook()
+        finally:
+            self._close()
 
     async def __aenter__(self) -> Server:
         """Serves inside the running asyncio loop, which watches the reactor's descriptor."""
         loop = asyncio.get_running_loop()  # raises, where there is none, before anything is opened
-        self._runner = Runner(loop, self._start(coroutines=True), self._handlers, self._options.shutdown_timeout)
+        site = self._start_alone("async with")
+        self._runner = Runner(loop, site, self._handlers, self._options.shutdown_timeout)
+        try:
+            await _called(self._on_start)
+        except BaseException:
+            self._abandon(site)
+            raise
         self._runner.start()
         return self
 
@@ -277,13 +353,135 @@ class Server:
         self.stop()
         try:
             if self._owner == os.getpid():
-                await self._runner.finish()
+                try:
+                    await self._runner.finish()
+                finally:
+                    await _called(self._on_stop)
         finally:
             self._close()
 
+    # -- the process that serves --
+
+    def _serve(self, site: Site, post: Post | None = None) -> None:
+        """Serves in this thread until the end, alone or as a worker."""
+        loop = self._options.loop or ("asyncio" if self._has_coroutines() else None)
+        if loop is None:
+            with self._signals(site, post):
+                self._prepare(site, post)
+                try:
+                    for hook in self._on_start:
+                        hook()
+                except BaseException as error:
+                    self._abandon(site, post, error)
+                    raise
+                try:
+                    if post is not None:
+                        post.say("serves")
+                    site.run()
+                finally:
+                    for hook in self._on_stop:
+                        hook()
+            return
+        cut: list[bool] = []
+        with asyncio.Runner(loop_factory=importlib.import_module(loop).new_event_loop) as runner:
+            try:
+                runner.run(self._serve_in_loop(site, post, cut))
+            except asyncio.CancelledError:
+                if cut:
+                    raise KeyboardInterrupt from None
+                raise
+
+    async def _serve_in_loop(self, site: Site, post: Post | None, cut: list[bool]) -> None:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+
+        def cut_short() -> None:
+            cut.append(True)
+            loop.call_soon_threadsafe(task.cancel)
+
+        self._runner = Runner(loop, site, self._handlers, self._options.shutdown_timeout)
+        with self._signals(site, post, cut_short):
+            self._prepare(site, post)
+            try:
+                await _called(self._on_start)
+            except BaseException as error:
+                self._abandon(site, post, error)
+                raise
+            try:
+                self._runner.start()
+                if post is not None:
+                    post.say("serves")
+                await self._runner.finish()
+            finally:
+                await _called(self._on_stop)
+
+    def _prepare(self, site: Site, post: Post | None) -> None:
+        if post is not None:
+            post.stop, post.reopen = self.stop, self.reopen_log
+            post.attend(site)
+
+    def _abandon(self, site: Site, post: Post | None = None, error: BaseException | None = None) -> None:
+        """on_start has raised: nobody is served."""
+        if post is not None and error is not None:
+            post.say(f"fails on_start raised {reason(error)}")
+        self._runner = None
+        site.stop()
+        while site.iterate() is not None:
+            pass
+        if post is None:
+            self._close()
+
+    # -- workers --
+
+    def _supervise(self) -> None:
+        assert self._shared is not None
+        if self._options.loop or self._has_coroutines():
+            importlib.import_module(self._options.loop or "asyncio")         # once for all
+        self._supervisor = Supervisor(
+            self._tcp, self._unix, self._shared, self._work, grace=self._options.shutdown_timeout,
+            pin=self._options.pin, reopen=self._reopen_own_log,
+        )
+        try:
+            self._supervisor.run()
+        finally:
+            if self._owner == os.getpid():
+                self._supervisor = None
+
+    def _work(self, post: Post) -> int:
+        """What a worker does, from its fork to its end; returns its exit status."""
+        supervisor, self._supervisor = self._supervisor, None
+        assert supervisor is not None
+        self._owner = os.getpid()
+        site = self._site = self._made(self._shared, post.seat)
+        if self._log_fd >= 0:
+            self._log = self._log_writer(site, os.dup(self._log_fd), supervisor.turns)
+        try:
+            self._serve(site, post)
+        except SystemExit as error:
+            return error.code if isinstance(error.code, int) else int(error.code is not None)
+        finally:
+            if self._log is not None:
+                self._log.close()
+        return 0
+
+    def _reopen_own_log(self) -> None:
+        """That which the next workers begin with. If it can't be opened the old one stays in use."""
+        if self._log_fd >= 0 and self._options.access_log is not None:
+            with contextlib.suppress(OSError):
+                fresh = log_opened(self._options.access_log)
+                os.close(self._log_fd)
+                self._log_fd = fresh
+
     # -- starting and stopping --
 
-    def _made(self) -> Site:
+    def _add_hook(self, name: str, hooks: list[Callable[[], Any]], function: _Hook) -> _Hook:
+        self._check_stopped(f"add {name} to")
+        if not callable(function):
+            raise TypeError(f"{name}: {function!r} is no function: write @server.{name}, without parentheses")
+        hooks.append(function)
+        return function
+
+    def _made(self, shared: Shared | None = None, seat: int = 0) -> Site:
         """A site with all that was configured, and no listeners yet."""
         types = mimetypes.MimeTypes().types_map[True] | TYPES | (self._options.mime_types or {})
         by_name = ServerOptions.options["mime_types"].kind.export(types)
@@ -293,8 +491,8 @@ class Server:
             ),
             mime_types=by_name | {None: self._options.export("default_type")["default_type"]},
             listing=Listings().page,
-            shared=self._shared,
-            seat=self._seat,
+            shared=shared,
+            seat=seat,
         )
         for host, prefix, root in self._roots:
             root._mount(site, host, prefix)
@@ -324,7 +522,9 @@ class Server:
         self._made()
 
     def _has_coroutines(self) -> bool:
-        return any(has_coroutines(route["handler"] or {}) for route in self._routes.values())
+        return any(map(inspect.iscoroutinefunction, [*self._on_start, *self._on_stop])) or any(
+            has_coroutines(route["handler"] or {}) for route in self._routes.values()
+        )
 
     def _check_process(self) -> None:
         if self._listening and self._owner != os.getpid():
@@ -338,27 +538,38 @@ class Server:
         if self._listening:
             raise RuntimeError(f"cannot {verb} a server that is listening already")
 
-    def _running_site(self) -> Site:
+    def _running_site(self) -> Site | Shared:
         self._check_process()
         ended = self._thread is not None and not self._thread.is_alive()
+        if self._supervisor is not None and self._shared is not None:
+            return self._shared
         if self._site is None or not self._running or ended:
             raise RuntimeError(
                 "this server is not running: publish while run(), `with server` or `async with server` serves"
             )
         return self._site
 
-    def _start(self, coroutines: bool = False) -> Site:
+    def _start(self) -> None:
         self._check_process()
         if self._running:
             raise RuntimeError("this server is running already")
-        if not coroutines:
-            for path, route in self._routes.items():
-                if has_coroutines(route["handler"] or {}):
-                    raise RuntimeError(f"the handler of {path!r} has coroutine functions: use `async with server`")
         if not self._listening:
             self.listen()
-        assert self._site is not None
         self._running = True
+
+    def _start_alone(self, statement: str) -> Site:
+        """For `with` and `async with`."""
+        if self._options.workers != 1:
+            raise RuntimeError(
+                f"workers: {self._options.workers!r} are asked for, but `{statement} server` serves in this process"
+                " alone: use run(), or workers=1"
+            )
+        if statement == "with" and self._has_coroutines():
+            paths = [path for path, route in self._routes.items() if has_coroutines(route["handler"] or {})]
+            who = f"the handler of {paths[0]!r}" if paths else "on_start or on_stop"
+            raise RuntimeError(f"{who} has coroutine functions: use run() or `async with server`")
+        self._start()
+        assert self._site is not None
         return self._site
 
     def _close(self) -> None:
@@ -368,13 +579,37 @@ class Server:
             return
         if log is not None:
             log.close()
+        if self._log_fd >= 0:
+            os.close(self._log_fd)
+            self._log_fd = -1
         for path in self._options.unix:
             with contextlib.suppress(OSError):
                 os.unlink(path)
 
+    def _log_writer(self, site: Site, fd: int, turn: int | None = None) -> LogWriter:
+        # The thread may not keep alive a site that was dropped without its end.
+        reference = weakref.ref(site)
+
+        def take() -> bytes | None:
+            site = reference()
+            return None if site is None else site.log_take()
+
+        def lost(lines: int) -> None:
+            site = reference()
+            if site is not None:
+                site.log_lost(lines)
+
+        site.log_to_memory(self._options.access_log_format == "json")
+        return LogWriter(take, lost, self._options.access_log or "-", fd, turn)
+
     @contextlib.contextmanager
-    def _signals(self, site: Site) -> Iterator[None]:
-        """SIGINT, SIGTERM and SIGUSR1 do as run() says; whatever was there before is put back, whatever fails."""
+    def _signals(
+        self, site: Site, post: Post | None = None, cut_short: Callable[[], None] | None = None
+    ) -> Iterator[None]:
+        """SIGINT, SIGTERM and SIGUSR1 do as run() says; whatever was there before is put back, whatever fails. In a
+        worker SIGINT is the supervisor's. cut_short: what a second signal does, if that is not to raise
+        KeyboardInterrupt.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -382,10 +617,13 @@ class Server:
 
         def stop(number: int, frame: FrameType | None) -> None:
             nonlocal asked
-            if asked:
+            if not asked:
+                asked = True
+                self.stop()
+            elif cut_short is None:
                 raise KeyboardInterrupt
-            asked = True
-            site.shutdown(self._grace_ms)
+            else:
+                cut_short()
 
         with contextlib.ExitStack() as restore:
 
@@ -402,7 +640,8 @@ class Server:
             site.attend(ours.fileno(), lambda: _emptied(ours))
             restore.callback(site.unattend, ours.fileno())
             restore.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(pythons.fileno(), warn_on_full_buffer=False))
-            handle(signal.SIGINT, stop)
+            if post is None:
+                handle(signal.SIGINT, stop)
             handle(signal.SIGTERM, stop)
             # Without a log, too: logrotate sends it to whatever runs, and its default is death.
             if self._log is not None or signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL:
@@ -430,23 +669,8 @@ def _check_writable(name: str, path: str) -> None:
         raise OSError(error, f"{name}: {os.strerror(error)}", path)
 
 
-def _log_writer(site: Site, path: str, as_json: bool) -> LogWriter:
-    # The thread may not keep alive a site that was dropped without its end.
-    reference = weakref.ref(site)
-
-    def take() -> bytes | None:
-        site = reference()
-        return None if site is None else site.log_take()
-
-    def lost(lines: int) -> None:
-        site = reference()
-        if site is not None:
-            site.log_lost(lines)
-
-    site.log_to_memory(as_json)
-    try:
-        return LogWriter(take, lost, path)
-    except OSError as error:
-        unread = error.errno == errno.ENXIO and stat.S_ISFIFO(os.stat(path).st_mode)
-        problem = "nobody reads this pipe" if unread else os.strerror(error.errno or 0)
-        raise OSError(error.errno, f"access_log: {problem}", path) from None
+async def _called(hooks: Iterable[Callable[[], Any]]) -> None:
+    for hook in hooks:
+        result = hook()
+        if inspect.isawaitable(result):
+            await result
