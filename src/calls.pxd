@@ -1,5 +1,7 @@
 """The one door into Python. See calls.pyx."""
 
+from libc.stdint cimport uint64_t
+
 from c1m.buf cimport Slice
 from c1m.pubsub cimport Hub
 from c1m.reactor cimport Conn
@@ -23,4 +25,5 @@ cdef void call_unreadable(void *owner, Exchange *x, int fault) noexcept nogil
 cdef void call_unagreed(void *owner, const Exchange *x, const WsRoute *route) noexcept nogil
 cdef bint call_list(void *owner, Exchange *x, const Mount *m) noexcept nogil
 cdef void call_note(Calls *k, int what, int number) noexcept nogil
+cdef void call_lost(Calls *k, uint64_t messages) noexcept nogil
 cdef void calls_release(Calls *k) noexcept nogil

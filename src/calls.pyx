@@ -14,7 +14,7 @@ from inspect import isawaitable, iscoroutine
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeUTF8
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport strerror
 
 from c1m.buf cimport Block, Slice, block_copy, block_unref, put, put_text
@@ -29,7 +29,7 @@ from c1m.reactor cimport (
 from c1m.response cimport head_begin, head_end, put_length, respond_status
 from c1m.semantics cimport http_accepts, http_precondition
 from c1m.static cimport path_below
-from c1m.websocket cimport Application, Handler, Request, Sent, WebSocket
+from c1m.websocket cimport Application, Handler, Request, Sent, WebSocket, lost_line
 from c1m.ws cimport WS_TEXT
 from c1m.wsconn cimport WS_CLOSING, WsConn, wsconn_of
 from c1m.pubsub cimport hub_leave
@@ -299,6 +299,13 @@ cdef void call_note(Calls *k, int what, int number) noexcept nogil:
         else:
             reason = strerror(number).decode("utf-8", "replace")
             app.log(logging.ERROR, f"epoll can't watch a new connection, which was closed: {reason}")
+
+
+cdef void call_lost(Calls *k, uint64_t messages) noexcept nogil:
+    """Messages did not get from one process of the server to another."""
+    gil_take(k)
+    with gil:
+        (<Application>k.app).log(logging.ERROR, lost_line(messages))
 
 
 cdef void call_unreadable(void *owner, Exchange *x, int fault) noexcept nogil:

@@ -17,7 +17,7 @@ cdef struct Totals:              # words only
     FilesCounts files
     uint64_t topics              # now
     uint64_t log_lines_dropped
-    uint64_t publish_lost        # messages that other processes published and this one missed; written by any
+    uint64_t publish_lost        # see Ring.first_lost; this one any process writes
 
 cdef struct Counts:              # all zeroes at first; what a server has no use for is never touched
     Totals all
@@ -31,4 +31,5 @@ cdef void counts_free(Counts *c) noexcept nogil
 cdef RouteCounts *counts_route(Counts *c, const char *path) noexcept nogil
 cdef void counts_add(Counts *to, const Counts *c) noexcept nogil
 cdef void counts_copy(Counts *to, const Counts *c) noexcept nogil
+cdef void counts_clear(Counts *c) noexcept nogil
 cdef dict counts_told(const Counts *c)

@@ -9,7 +9,7 @@ are found by its path, for processes of one server may have different routes, be
 """
 
 from libc.stdint cimport uint64_t
-from libc.string cimport memcpy, strcmp, strlen
+from libc.string cimport memcpy, memset, strcmp, strlen
 
 from c1m.atomics cimport load_acquire, store_release
 from c1m.buf cimport static_assert
@@ -71,6 +71,14 @@ cdef void counts_copy(Counts *to, const Counts *c) noexcept nogil:
     to.routes_n, to.paths_n = c.routes_n, c.paths_n
     memcpy(to.routes, c.routes, c.routes_n * sizeof(RouteCounts))
     memcpy(to.paths, c.paths, c.paths_n)
+
+
+cdef void counts_clear(Counts *c) noexcept nogil:
+    """All zeroes again, without touching what is."""
+    memset(c.routes, 0, c.routes_n * sizeof(RouteCounts))
+    memset(c.paths, 0, c.paths_n)
+    memset(&c.all, 0, sizeof(Totals))
+    c.routes_n = c.paths_n = 0
 
 
 cdef dict counts_told(const Counts *c):

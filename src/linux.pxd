@@ -82,6 +82,38 @@ cdef extern from *:
     #endif
     }
 
+    /* A lock that threads of several processes share, and that one of them may die with:
+       pthread_mutexattr_setrobust(3). 0 or an errno. */
+    static inline int c1m_shared_lock_init(pthread_mutex_t *lock) {
+        pthread_mutexattr_t kind;
+        int fault = pthread_mutexattr_init(&kind);
+        if (fault) return fault;
+        if (!(fault = pthread_mutexattr_setpshared(&kind, PTHREAD_PROCESS_SHARED)) &&
+            !(fault = pthread_mutexattr_setrobust(&kind, PTHREAD_MUTEX_ROBUST)))
+            fault = pthread_mutex_init(lock, &kind);
+        pthread_mutexattr_destroy(&kind);
+        return fault;
+    }
+
+    /* pthread_mutex_timedlock(3), for so many milliseconds, by a clock that nobody sets where there is such a call. */
+    static inline int c1m_lock_for(pthread_mutex_t *lock, int ms) {
+    #if defined(__GLIBC__) && __GLIBC_PREREQ(2, 30)
+        clockid_t clock = CLOCK_MONOTONIC;
+    #else
+        clockid_t clock = CLOCK_REALTIME;
+    #endif
+        struct timespec until;
+        clock_gettime(clock, &until);
+        until.tv_nsec += ms * 1000000L;
+        until.tv_sec += until.tv_nsec / 1000000000;
+        until.tv_nsec %= 1000000000;
+    #if defined(__GLIBC__) && __GLIBC_PREREQ(2, 30)
+        return pthread_mutex_clocklock(lock, clock, &until);
+    #else
+        return pthread_mutex_timedlock(lock, &until);
+    #endif
+    }
+
     /* Bytes that malloc holds and that are not in use; 0 where it does not tell. */
     static inline size_t c1m_free_bytes(void) {
     #if defined(__GLIBC__) && __GLIBC_PREREQ(2, 33)
@@ -99,8 +131,9 @@ cdef extern from *:
     }
     """
     int errno
-    int EAGAIN, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOSYS, EPERM, EXDEV, ENOENT, ECONNABORTED
+    int EAGAIN, EBUSY, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOSYS, EPERM, EXDEV, ENOENT, ECONNABORTED
     int ECONNREFUSED, EADDRNOTAVAIL, EINPROGRESS
+    int EOWNERDEAD
     int EIO, ESTALE, ETIMEDOUT, EREMOTEIO, ENOTCONN, EUCLEAN
 
     # clock_gettime(2)
@@ -187,6 +220,10 @@ cdef extern from *:
     int pthread_mutex_destroy(pthread_mutex_t *lock) noexcept nogil
     int pthread_mutex_lock(pthread_mutex_t *lock) noexcept nogil
     int pthread_mutex_unlock(pthread_mutex_t *lock) noexcept nogil
+    int pthread_mutex_trylock(pthread_mutex_t *lock) noexcept nogil
+    int pthread_mutex_consistent(pthread_mutex_t *lock) noexcept nogil
+    int shared_lock_init "c1m_shared_lock_init"(pthread_mutex_t *lock) noexcept nogil
+    int lock_for "c1m_lock_for"(pthread_mutex_t *lock, int ms) noexcept nogil
     ctypedef struct pthread_cond_t:
         pass
     ctypedef struct pthread_condattr_t:

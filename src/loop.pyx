@@ -12,8 +12,8 @@ from libc.stdint cimport int64_t
 from c1m.linux cimport ENOMEM, pthread_self
 from c1m.reactor cimport (
     ALONE, ASKED_SHUTDOWN, ASKED_STOP, SHARED, TAKING_TURNS, Reactor, listener_add, listener_close, listeners_close,
-    listeners_leave, listeners_rewatch, poll_timeout, reactor_attend, reactor_close_all, reactor_forget, reactor_free, reactor_init,
-    reactor_iterate, reactor_run, reactor_unattend, reactor_wake, shutdown_done,
+    listeners_leave, listeners_rewatch, poll_timeout, reactor_attend, reactor_close_all, reactor_forget,
+    reactor_free, reactor_init, reactor_iterate, reactor_run, reactor_unattend, reactor_wake, shutdown_done,
 )
 
 LOOPS = WeakSet()                # all there are, for forks
@@ -34,13 +34,13 @@ cdef class Loop:
     It belongs to the thread that runs it. shutdown() and stop() may be called from any. In the child of a
     fork its descriptors are closed, and it can't be run any more.
 
-    write_timeout_ms: how long queued output may wait for the client to read, in milliseconds. shared: a Shared, with
-    the eventfd by which other processes wake this one's reactor, that of the seat, or None.
+    write_timeout_ms: how long queued output may wait for the client to read, in milliseconds. shared: a Shared, whose
+    waker for the seat wakes this reactor from other processes, or None.
     Raises OSError where the kernel gives no epoll or eventfd, MemoryError.
     """
 
     def __cinit__(self, *, int64_t write_timeout_ms, shared=None, int seat=0, **_):
-        cdef int waker = -1 if shared is None else shared.waker(seat)
+        cdef int waker = -1 if shared is None else os.dup(shared.waker(seat))
         cdef int fault = reactor_init(&self.r, write_timeout_ms, waker)
         if fault == ENOMEM:
             raise MemoryError("no memory for a connection table")

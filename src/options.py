@@ -290,6 +290,16 @@ class ServerOptions(Options, group="Limits and timeouts"):
         flag=Flag("Media type of all other files."),
         group="Files",
     )
+    publish_buffer: int = option(
+        16 << 20,
+        Amount(64 << 10, 1 << 30, "bytes"),
+        """where several processes serve, memory for what is published in one of them and not yet read by all others.
+        A process that falls further behind loses messages of the others', and so does one that has some 32,000 of them
+        to read; that is logged, and stats() counts them as ``publish_lost``. A message may take a quarter of it.
+        Publishing slows down a thread that fills half of it, but no handler""",
+        flag=None,
+        group="WebSocket",
+    )
     access_log: str | None = option(
         None,
         Path("-"),

@@ -42,12 +42,12 @@ from c1m.linux cimport (
     AF_INET, AF_INET6, AF_UNIX, CLOCK_MONOTONIC_COARSE, CLOCK_REALTIME_COARSE, CLOCK_THREAD_CPUTIME_ID,
     ECONNABORTED, EFD_CLOEXEC, EFD_NONBLOCK, EINPROGRESS, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPOLL_CLOEXEC,
     EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLERR, EPOLLET, EPOLLEXCLUSIVE, EPOLLHUP, EPOLLIN, EPOLLOUT,
-    EPOLLRDHUP, F_DUPFD_CLOEXEC, IP_BIND_ADDRESS_NO_PORT, IPPROTO_IP, IPPROTO_TCP, MADV_DONTNEED, MAP_ANONYMOUS,
+    EPOLLRDHUP, IP_BIND_ADDRESS_NO_PORT, IPPROTO_IP, IPPROTO_TCP, MADV_DONTNEED, MAP_ANONYMOUS,
     MAP_FAILED, MAP_NORESERVE,
     MAP_PRIVATE, PROT_READ, PROT_WRITE, RLIMIT_NOFILE, SHUT_RDWR, SO_ERROR, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM,
     SOL_SOCKET, TCP_NODELAY, accept4, c_bind, c_connect, c_read, c_write, clock_gettime, close, epoll_create1,
-    epoll_ctl, epoll_event, epoll_wait, errno, eventfd, fcntl, forks_seen, free_bytes, getrlimit, getsockopt,
-    give_back, ignore_sigpipe, inet_ntop, iovec, keep_freed, madvise, mmap, munmap, pthread_self, rlimit_t, setrlimit, setsockopt,
+    epoll_ctl, epoll_event, epoll_wait, errno, eventfd, forks_seen, free_bytes, getrlimit, getsockopt, give_back,
+    ignore_sigpipe, inet_ntop, iovec, keep_freed, madvise, mmap, munmap, pthread_self, rlimit_t, setrlimit, setsockopt,
     shutdown, sockaddr, sockaddr_in, sockaddr_in6, sockaddr_storage, socket, timespec, watch_forks,
 )
 from c1m.transport cimport (
@@ -1232,7 +1232,8 @@ cdef bint shutdown_done(const Reactor *r) noexcept nogil:
 
 
 cdef bint reactor_run(Reactor *r) noexcept nogil:
-    """Iterates until a signal came or an ATTENDED is readable (False), or the server has stopped or can't go on (True)."""
+    """Iterates until a signal came or an ATTENDED is readable (False), or the server has stopped or can't go on (True).
+    """
     r.thread = pthread_self()
     while True:
         reactor_iterate(r, poll_timeout(r))
@@ -1321,7 +1322,7 @@ cdef void release(void *at, size_t n) noexcept nogil:
 cdef int reactor_init(Reactor *r, int64_t write_timeout_ms, int waker) noexcept nogil:
     """A reactor with no protocols, listeners or callbacks yet; 0 or an errno. Whatever that is, reactor_free frees it.
 
-    waker: an eventfd, of which it makes a duplicate, by which others wake it; -1: nobody else does.
+    waker: an eventfd, the reactor's from now on, or -1: it makes one.
 
     It raises the process's soft limit on descriptors to the hard one, for the table is indexed by fd and its size is
     fixed here (getrlimit(2)); ignores SIGPIPE, unless there is a handler; and has malloc keep more of what is freed.
@@ -1329,7 +1330,7 @@ cdef int reactor_init(Reactor *r, int64_t write_timeout_ms, int waker) noexcept 
     cdef rlimit_t limit
     cdef size_t ring = 1
     memset(r, 0, sizeof(Reactor))
-    r.epoll = r.waker = -1
+    r.epoll, r.waker = -1, waker
     r.counts = &r.own_counts
     getrlimit(RLIMIT_NOFILE, &limit)
     limit.rlim_cur = limit.rlim_max
@@ -1351,7 +1352,7 @@ cdef int reactor_init(Reactor *r, int64_t write_timeout_ms, int waker) noexcept 
     r.write_timeout = timeout_new(r, write_timeout_ms)
     r.linger_timeout = timeout_new(r, LINGER_MS)
     clock_read(r)
-    return 0 if memory_reserve(r) and descriptors_open(r, waker) else errno
+    return 0 if memory_reserve(r) and descriptors_open(r) else errno
 
 
 cdef bint memory_reserve(Reactor *r) noexcept nogil:
@@ -1370,11 +1371,12 @@ cdef bint memory_reserve(Reactor *r) noexcept nogil:
             r.events != NULL and r.batched != NULL)
 
 
-cdef bint descriptors_open(Reactor *r, int waker) noexcept nogil:
+cdef bint descriptors_open(Reactor *r) noexcept nogil:
     r.epoll = epoll_create1(EPOLL_CLOEXEC)
     if r.epoll < 0:
         return False
-    r.waker = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC) if waker < 0 else fcntl(waker, F_DUPFD_CLOEXEC, 0)
+    if r.waker < 0:
+        r.waker = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
     return r.waker >= 0 and entry_watch(r, r.waker, WAKER, EPOLLIN)
 
 

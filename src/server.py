@@ -36,9 +36,6 @@ from c1m.workers import Post, Supervisor, cpus, reason
 
 __all__ = ["Server"]
 
-RING_BYTES = 16 << 20
-"""Of what workers publish for each other, until all have read it."""
-
 _H = TypeVar("_H")
 _Hook = TypeVar("_Hook", bound=Callable[[], Any])
 _Path = str | os.PathLike[str]
@@ -93,6 +90,7 @@ class Server:
         cache_bytes: int = 64 << 20,
         mime_types: Mapping[str, str] | None = None,
         default_type: str = "application/octet-stream",
+        publish_buffer: int = 16 << 20,
         access_log: _Path | None = None,
         access_log_format: str = "combined",
         workers: int | str = 1,
@@ -206,17 +204,20 @@ class Server:
 
     def publish(self, topic: str, message: str | bytes | bytearray | memoryview) -> None:
         """Sends a message to every WebSocket that is subscribed to a topic. May be called from any thread; one that
-        publishes faster than the server can send is slowed down.
+        publishes faster than the server can send is slowed down. Where several processes serve, those of all get it;
+        what one process publishes comes in that order to each.
 
-        With workers those of all get it, whichever this is called in, or the process that called run().
-
-        Raises RuntimeError if the server does not run, or not in this process; TypeError for what is no message.
+        Raises RuntimeError if the server does not run, or not in this process; TypeError for what is no message; where
+        several processes serve, ValueError for one that takes more than a quarter of publish_buffer.
         """
-        self._running_site().publish(topic, message)
+        self._everyone().publish(topic, message)
 
     def subscribers(self, topic: str) -> int:
-        """How many WebSockets are subscribed to a topic, in all workers. May be called from any thread."""
-        return self._running_site().subscribers(topic)
+        """How many WebSockets are subscribed to a topic, in all processes that serve. May be called from any thread.
+
+        A process with more than 98,304 topics can't tell the others of those that were too many.
+        """
+        return self._everyone().subscribers(topic)
 
     @property
     def ports(self) -> list[int]:
@@ -247,7 +248,7 @@ class Server:
                 self._site, self._shared = site, None
             else:
                 # A predecessor and its successor have a seat each.
-                self._site, self._shared = None, Shared(2 * workers + 2, RING_BYTES)
+                self._site, self._shared = None, Shared(2 * workers + 2, options.publish_buffer)
                 self._tcp, self._unix, self._log_fd = tcp, unix, log
             undo.pop_all()
         self._ports, self._listening, self._owner = ports, True, os.getpid()
@@ -538,7 +539,9 @@ class Server:
         if self._listening:
             raise RuntimeError(f"cannot {verb} a server that is listening already")
 
-    def _running_site(self) -> Site | Shared:
+    def _everyone(self) -> Site | Shared:
+        """What reaches the subscribers in all processes: from one that serves, or from the one that has started those.
+        """
         self._check_process()
         ended = self._thread is not None and not self._thread.is_alive()
         if self._supervisor is not None and self._shared is not None:

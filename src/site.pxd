@@ -1,11 +1,12 @@
 """The site: everything put together. See site.pyx."""
 
-from libc.stdint cimport uint8_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 from c1m.calls cimport Calls
 from c1m.counts cimport Counts
 from c1m.httpconn cimport HttpServer
 from c1m.mailbox cimport Mailbox
+from c1m.pubsub cimport Hub
 from c1m.reactor cimport Reactor
 from c1m.static cimport Static
 from c1m.websocket cimport Application
@@ -17,6 +18,9 @@ cdef struct Parts:               # what the reactor's callbacks reach, with no o
     Static files
     HttpServer http
     Calls calls
+    Hub *hub
+    uint64_t lost_noted          # of what was lost of others' messages, how much the log has been told of
+    int64_t lost_noted_ms        # and when
     uint8_t alarm_timeout
 
 

@@ -12,10 +12,13 @@ from libc.string cimport memset
 from c1m.accesslog cimport log_free, log_lost, log_new, log_take
 from c1m.buf cimport Slice
 from c1m.calls cimport (
-    call_list, call_note, call_unagreed, call_unreadable, call_upgrade, calls_release, handler_events, silent_events,
+    call_list, call_lost, call_note, call_unagreed, call_unreadable, call_upgrade, calls_release, handler_events,
+    silent_events,
 )
 from c1m.coding cimport CODINGS as CODINGS_N, IDENTITY, Coding
-from c1m.counts cimport MAX_PATHS, Counts, counts_copy, counts_free, counts_new, counts_route, counts_told
+from c1m.counts cimport (
+    MAX_PATHS, Counts, counts_copy, counts_free, counts_new, counts_route, counts_told,
+)
 from c1m.deflate cimport DeflateSettings
 from c1m.files cimport (
     MAX_INDEX_NAMES, MAX_ROOTS, Root, files_forget, files_free, files_index, files_init, files_root,
@@ -23,10 +26,11 @@ from c1m.files cimport (
 from c1m.httpconn cimport http_server_init
 from c1m.mailbox cimport mailbox_close, mailbox_free, mailbox_init, mailbox_run
 from c1m.naming cimport MAX_NAME, MAX_TYPED, MediaType, Rule, Rules, coding_name, types_set
-from c1m.pubsub cimport hub_free, hub_init
+from c1m.pubsub cimport hub_free, hub_init, hub_receive, hub_share
 from c1m.reactor cimport (
     Callbacks, reactor_alarm, reactor_close_all, reactor_keep_peers, reactor_trim, timeout_class,
 )
+from c1m.ring cimport ring_close
 from c1m.shared cimport Shared
 from c1m.static cimport MAX_CORS, MAX_MOUNTS, MAX_RULES, Mount, mount_add
 from c1m.websocket cimport Application, Handler
@@ -39,6 +43,7 @@ cdef enum:
     DEFLATE_LEVEL = 6            # zlib's default
     ALARM_MS = 10000             # between looks at what may be forgotten
     CLOSE_MS = 10000             # that a client has for its Close after ours
+    QUIET_MS = 1000              # between two lines in the log about what was lost of others' messages
 
 LIMITS = {
     "roots": min(<int>MAX_MOUNTS, <int>MAX_ROOTS), "index": <int>MAX_INDEX_NAMES, "index_name": <int>MAX_NAME,
@@ -61,7 +66,20 @@ cdef void site_note(void *app, int what, int64_t number) noexcept nogil:
 
 
 cdef bint site_woken(void *app) noexcept nogil:
-    return mailbox_run((<Parts *>app).mailbox)
+    cdef Parts *p = <Parts *>app
+    cdef bint done = mailbox_run(p.mailbox)
+    if p.hub.ring != NULL:
+        done = hub_receive(p.hub) and done
+        lost_note(p)
+    return done
+
+
+cdef void lost_note(Parts *p) noexcept nogil:
+    """Tells the log of what was lost of others' messages, once in a while."""
+    cdef uint64_t lost = p.counts.all.publish_lost
+    if lost != p.lost_noted and p.r.now_ms - p.lost_noted_ms >= QUIET_MS:
+        call_lost(&p.calls, lost - p.lost_noted)
+        p.lost_noted, p.lost_noted_ms = lost, p.r.now_ms
 
 
 cdef void site_alarm(void *app) noexcept nogil:
@@ -69,11 +87,16 @@ cdef void site_alarm(void *app) noexcept nogil:
     cdef Parts *p = <Parts *>app
     files_forget(&p.files.files, p.r.now_ms)
     reactor_trim(p.r)
+    if p.hub.ring != NULL:
+        lost_note(p)
     reactor_alarm(p.r, p.alarm_timeout)
 
 
 cdef void site_ended(void *app) noexcept nogil:
-    mailbox_close((<Parts *>app).mailbox)
+    cdef Parts *p = <Parts *>app
+    mailbox_close(p.mailbox)
+    if p.hub.ring != NULL:
+        ring_close(p.hub.ring, p.hub.seat)
 
 
 cdef void site_release(void *app) noexcept nogil:
@@ -89,8 +112,8 @@ cdef class Site(Application):
     client, a request may take to come whole, a connection may idle between requests. cache_files, cache_bytes: bounds
     of the cache. mime_types: media types by extension, with its dot, or by name, as bytes, each with whether a charset
     is said of it; None names the default. listing: makes the page that lists a directory, as
-    c1m.listing.Listings.page does. shared, seat: what it shares with other processes of the same server, made before they
-    were forked, and its place there; None: it is alone.
+    c1m.listing.Listings.page does. shared, seat: what it shares with other processes of the same server, made before
+    they were forked, and its place there; None: it is alone.
     Raises MemoryError, OSError, ValueError.
     """
 
@@ -106,13 +129,15 @@ cdef class Site(Application):
         self.r.counts = &p.counts.all.net
         self.open = []
         p.r = &self.r
-        p.mailbox = &self.mailbox
+        p.mailbox, p.hub = &self.mailbox, &self.hub
         mailbox_init(&self.mailbox, p.r)
         http_server_init(&p.http, p.r, &p.counts.all.http, &p.files, &self.ws)
         ws_server_init(&self.ws, p.r, &p.counts.all.ws, &p.calls, self.timeout(CLOSE_MS))
         if (not files_init(&p.files.files, &p.counts.all.files, cache_files, cache_bytes) or
                 not hub_init(&self.hub, &self.ws, &p.counts.all.topics)):
             raise MemoryError
+        if shared is not None:
+            hub_share(&self.hub, shared.ring_of(), seat)
         p.http.owner, p.http.upgrade, p.http.list = &p.calls, call_upgrade, call_list
         p.http.unagreed = call_unagreed
         p.http.head_timeout = self.timeout(head_timeout_ms)

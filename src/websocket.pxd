@@ -10,6 +10,10 @@ from c1m.reactor cimport Conn
 from c1m.wsconn cimport WsRoute, WsServer
 
 
+cdef str lost_line(uint64_t messages)
+cdef tuple published(topic, message, size_t longest)
+
+
 cdef class Application(Loop):    # what WebSockets need of the site that they belong to
     cdef WsServer ws
     cdef Hub hub
@@ -20,6 +24,7 @@ cdef class Application(Loop):    # what WebSockets need of the site that they be
     cdef release(self, WebSocket ws)
     cdef ask(self, command_t run, void *owner, uint64_t handle, Block *topic, Block *block, uint32_t number)
     cdef publish_from(self, topic, message, uint64_t sender)
+    cdef publish_to_others(self, Block *name, uint8_t opcode, Block *block, bint here)
     cdef report(self, error, where)
     cdef log(self, int level, message, error=*)
 

@@ -25,6 +25,8 @@ from c1m.pubsub cimport (
 from c1m.reactor cimport (
     NOTIFY_DRAIN, WRITE_BUFFER, Conn, conn_of, conn_queued, conn_unsent, reactor_is_here,
 )
+from c1m.ring cimport ring_behind, ring_count, ring_longest, ring_publish, ring_wait
+from c1m.siphash cimport siphash13
 from c1m.topics cimport Topic
 from c1m.ws cimport WS_BINARY, WS_INTERNAL_ERROR, WS_MAX_CONTROL, WS_PING, WS_TEXT
 from c1m.wsconn cimport (
@@ -77,6 +79,34 @@ cdef Block *block_of(message, uint8_t *opcode) except NULL:
     return block
 
 
+cdef check_length(size_t n, size_t longest):
+    if n > longest:
+        raise ValueError(
+            f"message: {n} bytes, its topic among them, are more than the {longest} that may be published to several"
+            " processes, a quarter of publish_buffer: make that larger")
+
+
+cdef str lost_line(uint64_t messages):
+    """What the log says of messages that did not get to other processes."""
+    return (f"{messages} published messages were lost on their way from one process to another, which reads too slowly"
+            " or stands still: see `publish_buffer` of Server, and stats()['publish_lost']")
+
+
+cdef tuple published(topic, message, size_t longest):
+    """What goes to other processes: a topic's name, an opcode, a block of message_new (bytes). Raises TypeError,
+    ValueError for what is longer than it may be, UnicodeEncodeError."""
+    cdef uint8_t opcode = 0
+    cdef Block *name = topic_new(topic)
+    cdef Block *block = NULL
+    try:
+        block = block_of(message, &opcode)
+        check_length(name.size + block.size, longest)
+        return name.data[:name.size], opcode, block.data[:block.size]
+    finally:
+        block_unref(name)
+        block_unref(block)
+
+
 cdef buffer_get(message, Py_buffer *view):
     try:
         PyObject_GetBuffer(message, view, PyBUF_SIMPLE)
@@ -105,6 +135,7 @@ cdef class Application(Loop):
 
     def forget(self):
         """See Loop; no WebSocket of the parent's has a connection here."""
+        self.hub.ring = NULL
         super().forget()
         for ws in self.open:
             (<WebSocket>ws).handle = 0
@@ -131,6 +162,8 @@ cdef class Application(Loop):
         except BaseException:
             block_unref(name)
             raise
+        if self.hub.ring != NULL:
+            self.publish_to_others(name, opcode, block, reactor_is_here(&self.r))
         if not reactor_is_here(&self.r):
             self.ask(run_publish, &self.hub, sender, name, block, opcode)
             return
@@ -146,6 +179,23 @@ cdef class Application(Loop):
         block_unref(name)
         block_unref(block)
 
+    cdef publish_to_others(self, Block *name, uint8_t opcode, Block *block, bint here):
+        """Publishes to the other processes of this server. The reactor's own thread never waits for them. Frees the
+        blocks where it raises ValueError."""
+        try:
+            check_length(name.size + block.size, ring_longest(self.hub.ring))
+        except ValueError:
+            block_unref(name)
+            block_unref(block)
+            raise
+        if here:
+            ring_publish(self.hub.ring, self.hub.seat, name_of(name), opcode, name_of(block))
+            return
+        with nogil:
+            if ring_behind(self.hub.ring, self.hub.seat):
+                ring_wait(self.hub.ring, self.hub.seat)
+            ring_publish(self.hub.ring, self.hub.seat, name_of(name), opcode, name_of(block))
+
     def publish(self, topic, message):
         """Sends a message to all who are subscribed to a topic. Any thread may."""
         self.publish_from(topic, message, 0)
@@ -153,9 +203,13 @@ cdef class Application(Loop):
     def subscribers(self, topic):
         """How many are subscribed to a topic. Any thread may ask."""
         cdef Block *name
+        cdef uint64_t count, hash
         self.check_forked()
         name = topic_new(topic)
         count = hub_count(&self.hub, name_of(name))
+        if self.hub.ring != NULL:
+            hash = siphash13(&self.hub.ring.head.key, name.data, name.size)
+            count += ring_count(self.hub.ring, hash, self.hub.seat)
         block_unref(name)
         return count
 

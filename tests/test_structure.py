@@ -15,8 +15,8 @@ SOURCES = Path(__file__).parent.parent / "src"
 # Who may know whom: those in the layers above it, and nobody in a module's own.
 LAYERS = [
     {"linux", "buf", "coding", "histogram", "atomics"},
-    {"siphash", "transport", "tally"},
-    {"naming"},
+    {"siphash", "transport", "tally", "interest"},
+    {"naming", "ring"},
     {"http", "ws", "deflate", "files", "reactor"},
     {"semantics", "topics", "mailbox", "loop", "handlers"},
     {"accesslog", "wsconn", "loadconn"},
