@@ -95,17 +95,18 @@ def planned(root: str | None, config: str | None, websockets: tuple[str, ...], *
 def run(server: c1m.Server, plan: Plan) -> None:
     """Serves until a signal."""
     # The greeting promises that Ctrl-C stops it: so it must before run() has its own handlers, too.
-    for number in _ends():
+    for number in _ends(server):
         signal.signal(number, lambda *_: server.stop())
     signal.signal(signal.SIGUSR1, lambda *_: server.reopen_log())
     greet(server, plan)
     server.run()
 
 
-def _ends() -> list[signal.Signals]:
-    """The signals that end it: closing its terminal, too, unless nohup(1) is to prevent that."""
-    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    return [signal.SIGINT, signal.SIGTERM, *([] if ignored else [signal.SIGHUP])]
+def _ends(server: c1m.Server) -> list[signal.Signals]:
+    """The signals that end it: closing its terminal, too, unless nohup(1) is to prevent that, or it replaces workers.
+    """
+    stays = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN or server.workers > 1
+    return [signal.SIGINT, signal.SIGTERM, *([] if stays else [signal.SIGHUP])]
 
 
 def greet(server: c1m.Server, plan: Plan, verb: str = "serves") -> None:
@@ -117,7 +118,8 @@ def greet(server: c1m.Server, plan: Plan, verb: str = "serves") -> None:
         place = f"[{host}]:{server.ports[0]}" if ":" in host else f"{host}:{server.ports[0]}"
     alone = list(plan.roots) == ["/"]
     what = "its console" if plan.console else server._roots[0][2].path if alone else f"what {plan.source} says"
-    click.echo(f"c1m {c1m.__version__} {verb} {what}")
+    many = f" with {server.workers} workers" if server.workers > 1 else ""
+    click.echo(f"c1m {c1m.__version__} {verb} {what}{many}")
     listed = {(host, prefix): root.path for host, prefix, root in ([] if alone or plan.console else server._roots)}
     if place:
         here, more = listed.pop(("", ""), ""), _ranges(server.ports[1:])

@@ -145,7 +145,9 @@ class AmountOr(Amount):
         return value if value == self.word else super().check(name, value)
 
     def parse(self, text: str) -> Any:
-        return text if text == self.word else super().parse(text)
+        if text != self.word and not re.fullmatch(r"-?[0-9]{1,20}", text):
+            raise ValueError(f"{text!r} is neither a whole number nor {self.word}")
+        return text if text == self.word else int(text)
 
 
 class Choice(Kind):

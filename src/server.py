@@ -63,9 +63,9 @@ class Server:
 
     run() has as many processes as `workers` says, which it forks: docs/workers.md tells what they share.
 
-    Under ``async with`` signals are the caller's to handle: asyncio.run() makes SIGINT cancel the main task, and SIGTERM
-    ends the process. At the end coroutines have what is left of shutdown_timeout, or a second; then they are cancelled,
-    and after another second given up.
+    Under ``async with`` signals are the caller's to handle: asyncio.run() makes SIGINT cancel the main task, and
+    SIGTERM ends the process. At the end coroutines have what is left of shutdown_timeout, or a second; then they are
+    cancelled, and after another second given up.
 
     listen(), which each of the three does first, changes the process, and nothing changes it back: the soft limit of
     open files (RLIMIT_NOFILE) becomes the hard one, so that descriptors may be over the 1023 that select(2) knows;
@@ -224,6 +224,11 @@ class Server:
         """The TCP ports, in the order given; while the server listens, the real ones in place of 0."""
         return list(self._ports or self._options.ports)
 
+    @property
+    def workers(self) -> int:
+        """How many processes serve under run()."""
+        return cpus() if self._options.workers == "auto" else int(self._options.workers)
+
     def listen(self) -> None:
         """Opens the ports, so that clients can connect and wait. run() and `with` do it themselves if it has not been
         done; do it first to learn the real ports, or to give up privileges before serving.
@@ -232,7 +237,7 @@ class Server:
         """
         self._check_stopped("start")
         options = self._options
-        workers = cpus() if options.workers == "auto" else int(options.workers)
+        workers = self.workers
         site = self._made()                  # with several workers, for what it raises, and for what all then have
         with contextlib.ExitStack() as undo:
             tcp, unix, ports = opened(undo, options.host, options.ports, options.unix, options.unix_mode, workers)
@@ -368,7 +373,6 @@ class Server:
         loop = self._options.loop or ("asyncio" if self._has_coroutines() else None)
         if loop is None:
             with self._signals(site, post):
-                self._prepare(site, post)
                 try:
                     for hook in self._on_start:
                         hook()
@@ -377,7 +381,7 @@ class Server:
                     raise
                 try:
                     if post is not None:
-                        post.say("serves")
+                        post.attend(site, self.stop, self.reopen_log)
                     site.run()
                 finally:
                     for hook in self._on_stop:
@@ -402,24 +406,18 @@ class Server:
 
         self._runner = Runner(loop, site, self._handlers, self._options.shutdown_timeout)
         with self._signals(site, post, cut_short):
-            self._prepare(site, post)
             try:
                 await _called(self._on_start)
             except BaseException as error:
                 self._abandon(site, post, error)
                 raise
             try:
-                self._runner.start()
                 if post is not None:
-                    post.say("serves")
+                    post.attend(site, self.stop, self.reopen_log)
+                self._runner.start()
                 await self._runner.finish()
             finally:
                 await _called(self._on_stop)
-
-    def _prepare(self, site: Site, post: Post | None) -> None:
-        if post is not None:
-            post.stop, post.reopen = self.stop, self.reopen_log
-            post.attend(site)
 
     def _abandon(self, site: Site, post: Post | None = None, error: BaseException | None = None) -> None:
         """on_start has raised: nobody is served."""

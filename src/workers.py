@@ -94,13 +94,7 @@ def reason(error: BaseException) -> str:
 
 
 class Post:
-    """A worker's end of the line to its supervisor, and the listeners that it was given.
-
-    stop() and reopen() are what the supervisor may have the worker do; both are to be set before attend().
-    """
-
-    stop: Callable[[], None]
-    reopen: Callable[[], None]
+    """A worker's end of the line to its supervisor, and the listeners that it was given."""
 
     def __init__(self, line: socket.socket, seat: int, tcp: list[socket.socket], unix: list[socket.socket]) -> None:
         self._line = line
@@ -109,9 +103,10 @@ class Post:
         self._borrowed: dict[bytes, list[int]] = {}    # descriptors, by the slot they are of
         self._site: Site
 
-    def attend(self, site: Site) -> None:
-        """Has a site accept from the worker's listeners, and from now on do what the supervisor says."""
-        self._site = site
+    def attend(self, site: Site, stop: Callable[[], None], reopen: Callable[[], None]) -> None:
+        """Has a site accept from the worker's listeners, and from now on do what the supervisor says: among it stop(), and
+        reopen(), which opens the access log anew."""
+        self._site, self._stop, self._reopen = site, stop, reopen
         for listener in self._tcp:
             site.listen(listener.fileno(), shared=True)
             listener.detach()
@@ -119,6 +114,7 @@ class Post:
             site.listen(listener.fileno(), shared=True, turns=True)
             listener.detach()
         site.attend(self._line.fileno(), self._hear)
+        self.say("serves")
 
     def say(self, words: str) -> None:
         """Tells the supervisor; one that has gone is not told."""
@@ -142,7 +138,7 @@ class Post:
             elif word == b"look":
                 self._site.look_again()
             elif word == b"reopen":
-                self.reopen()
+                self._reopen()
             elif word == b"end":
                 self._site.stop()
             else:
@@ -151,7 +147,7 @@ class Post:
                     log.warning("the supervisor has gone: worker %d ends", os.getpid())
                 self._site.leave()
                 self.say("left")
-                self.stop()
+                self._stop()
                 if not said:
                     return
 
@@ -228,6 +224,7 @@ class Supervisor:
         self._asked: deque[int] = deque()
         self._stopping = self._interrupted = self._quit = False
         self._unix_waiting = False
+        self._proved = 0
         self._turns = os.memfd_create("c1m turns")
         self._wake, self._woken = socket.socketpair()
         for end in (self._wake, self._woken):
@@ -444,6 +441,7 @@ class Supervisor:
                 warnings.simplefilter("ignore", DeprecationWarning)
                 pid = os.fork()
             if pid == 0:
+                ours.close()                 # by the end of its line a worker knows that the supervisor has gone
                 self._be_worker(slot, seat, theirs, mask)
             theirs.close()
             worker = _Worker(slot, seat, pid, ours)
@@ -470,7 +468,7 @@ class Supervisor:
                     signal.signal(number, lambda number, frame: None)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             for end in (self._wake, self._woken, *(worker.line for worker in self._workers)):
-                end.close()                  # by the end of its line a worker knows that the supervisor has gone
+                end.close()
             for worker in self._workers:
                 os.close(worker.ended)
             for other in self._slots:
@@ -586,10 +584,10 @@ class Supervisor:
         return min(able, key=lent.count, default=None)
 
     def _prove(self) -> None:
-        """Wakes some whose loop has not moved: at the next look those that are well have."""
-        silent = [worker for worker in self._workers if worker.serves and not (worker.leaving or worker.moved)]
-        offset = int(time.monotonic() / LOOK_EVERY) % max(1, len(silent))
-        for worker in (silent[offset:] + silent[:offset])[:PROVED]:
+        """Wakes some, others each time: at the next look the loops of those that are well have moved."""
+        able = [worker for worker in self._workers if worker.serves and not worker.leaving]
+        self._proved = (self._proved + PROVED) % max(1, len(able))
+        for worker in (able[self._proved :] + able[: self._proved])[:PROVED]:
             with contextlib.suppress(OSError):
                 os.eventfd_write(self._shared.waker(worker.seat), 1)
 
