@@ -104,8 +104,8 @@ class Post:
         self._site: Site
 
     def attend(self, site: Site, stop: Callable[[], None], reopen: Callable[[], None]) -> None:
-        """Has a site accept from the worker's listeners, and from now on do what the supervisor says: among it stop(), and
-        reopen(), which opens the access log anew."""
+        """Has a site accept from the worker's listeners, and from now on do what the supervisor says: among it stop(),
+        and reopen(), which opens the access log anew."""
         self._site, self._stop, self._reopen = site, stop, reopen
         for listener in self._tcp:
             site.listen(listener.fileno(), shared=True)

@@ -315,31 +315,26 @@ def test_a_worker_keeps_to_its_cpu():
 
 
 def test_kills_lose_no_connection_that_waits_and_siblings_clients_see_nothing():
-    with Server() as served, contextlib.ExitStack() as stack:
-        served.serving()
-        clients = {}
-        while len(clients) < 3:      # one with each
-            client = WebSocket(served.port, "/who")
-            pid = int(client.echo(b"?", TEXT)[1])
-            if pid in clients:
-                client.close()
-            else:
-                clients[pid] = stack.enter_context(client)
-        killed, *spared = clients
-        for i in range(10):
-            with stopped(killed):    # so that it accepts nothing more: what comes now waits, for it or another
-                waiting = [stack.enter_context(Http(served.port)) for _ in range(20)]
+    with Server() as served:
+        order = served.serving()
+        for i in range(10):          # each in its turn, or its successor would come later each time
+            killed, *spared = order
+            with contextlib.ExitStack() as stack:
+                clients = {}
+                while set(spared) - set(clients):
+                    client = stack.enter_context(WebSocket(served.port, "/who"))
+                    clients[int(client.echo(b"?", TEXT)[1])] = client
+                with stopped(killed):    # so that it accepts nothing more: what comes now waits, for it or another
+                    waiting = [stack.enter_context(Http(served.port)) for _ in range(20)]
+                    for client in waiting:
+                        client.send(request("/nothing"))
+                    os.kill(killed, signal.SIGKILL)
                 for client in waiting:
-                    client.send(request("/nothing"))
-                os.kill(killed, signal.SIGKILL)
-            for client in waiting:
-                assert client.answer().status == 404
-            for pid in spared:
-                assert clients[pid].echo(b"%d" % i, TEXT) == (TEXT, b"%d" % pid)
+                    assert client.answer().status == 404
+                for pid in spared:
+                    assert clients[pid].echo(b"%d" % i, TEXT) == (TEXT, b"%d" % pid)
             served.says(rf"worker \d \(pid {killed}\) died of SIGKILL: replaced")
-            def successor():
-                return next((pid for pid in served.workers() if pid not in spared), None)
-            killed = until(successor, "a successor")
+            order = [*spared, *set(served.serving()).difference(spared)]
 
 
 def test_two_hundred_that_wait_at_a_worker_that_is_killed_are_all_answered():
@@ -499,19 +494,22 @@ def test_for_one_that_stands_still_others_accept_until_it_goes_on():
 
 
 def test_one_whose_handler_blocks_is_helped_as_well(tmp_path):
-    blocked = tmp_path / "blocked"
+    blocked, calm = tmp_path / "blocked", tmp_path / "calm"
     blocked.touch()
+    calm.touch()
     more = """
 @server.websocket("/block")
 def block(ws, message):
-    while os.path.exists(message):
+    os.unlink(message + "/calm")
+    while os.path.exists(message + "/blocked"):
         time.sleep(0.01)
     ws.send("goes on")
 """
     with Server(more, workers=2) as served, contextlib.ExitStack() as stack:
         served.serving(2)
         client = stack.enter_context(WebSocket(served.port, "/block"))
-        client.send(frame(TEXT, str(blocked).encode()))
+        client.send(frame(TEXT, str(tmp_path).encode()))
+        until(lambda: not calm.exists(), "the handler to block")
         for _ in range(20):
             assert get(served.port).status == 404
         assert served.stats()["lent"] == 1
