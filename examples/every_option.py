@@ -72,6 +72,9 @@ with tempfile.TemporaryDirectory() as directory:
         mime_types={"pyx": "text/x-cython", "LICENSE": "text/plain"},
         # And that of all others.
         default_type="application/octet-stream",
+        # Where several processes serve, memory for what one publishes and others have yet to read. A message may take
+        # a quarter of it.
+        publish_buffer=16 << 20,
         # A file for a line about each answer; "-" for standard output. For logrotate, SIGUSR1 opens it
         # anew while run() serves; server.reopen_log() does so at any time.
         access_log=Path(directory, "access.log"),

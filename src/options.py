@@ -297,7 +297,7 @@ class ServerOptions(Options, group="Limits and timeouts"):
         A process that falls further behind loses messages of the others', and so does one that has some 32,000 of them
         to read; that is logged, and stats() counts them as ``publish_lost``. A message may take a quarter of it.
         Publishing slows down a thread that fills half of it, but no handler""",
-        flag=None,
+        flag=Flag("Memory for what one of several processes publishes and others have yet to read."),
         group="WebSocket",
     )
     access_log: str | None = option(

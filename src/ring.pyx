@@ -37,6 +37,8 @@ cdef enum:
     WAIT_US = 1000               # between looks at a reader that is behind,
     WAITS = 100                  # and how many
 
+cdef uint64_t NEVER = <uint64_t>-1     # of `read`
+
 cdef struct Record:              # then the bytes, then the topic
     uint32_t n, topic_n
     uint32_t number
@@ -76,6 +78,10 @@ cdef void ring_open(Ring *r, int seat) noexcept nogil:
 cdef void ring_close(Ring *r, int seat) noexcept nogil:
     """Nobody reads there any more."""
     atomic_and(&r.head.open[seat // 64], ~(<uint64_t>1 << (seat & 63)))
+
+
+cdef inline bint seat_is_open(const Ring *r, int seat) noexcept nogil:
+    return load_acquire(&r.head.open[seat // 64]) >> (seat & 63) & 1
 
 
 cdef void ring_wants(Ring *r, int seat, uint64_t hash, uint64_t before, uint64_t count) noexcept nogil:
@@ -224,8 +230,9 @@ cdef inline bint seat_behind(const Ring *r, int seat) noexcept nogil:
             2 * (load_acquire(&r.head.head) - index_of(r, seat)[read & (r.entries - 1)]) > r.size)
 
 
-cdef inline int first_behind(const Ring *r, int but) noexcept nogil:
-    """A seat, not that one, whose reader is behind; -1 if none is."""
+cdef bint ring_behind(const Ring *r, int but) noexcept nogil:
+    """Whether a thread that may wait should do so before it publishes: ring_wait. But one seat is that of its own
+    process."""
     cdef uint64_t left
     cdef int word, seat
     for word in range((r.seats + 63) // 64):
@@ -234,29 +241,24 @@ cdef inline int first_behind(const Ring *r, int but) noexcept nogil:
             seat = 64 * word + ctz64(left)
             left &= left - 1
             if seat != but and seat_behind(r, seat):
-                return seat
-    return -1
-
-
-cdef bint ring_behind(const Ring *r, int but) noexcept nogil:
-    """Whether a thread that may wait should do so before it publishes: ring_wait."""
-    return first_behind(r, but) >= 0
+                return True
+    return False
 
 
 cdef void ring_wait(Ring *r, int but) noexcept nogil:
-    """Waits until every reader that moves has caught up, a tenth of a second at most. One that has not moved in that
-    time is not waited for again until it does."""
-    cdef int seat = first_behind(r, but), _
-    cdef uint64_t read
-    if seat < 0:
-        return
-    read = load_acquire(&ring_seat(r, seat).read)
+    """Waits until every reader has caught up, a tenth of a second at most. One that has not moved in that time is not
+    waited for again until it does."""
+    cdef uint64_t[MAX_SEATS] before
+    cdef int seat, _
+    for seat in range(r.seats):
+        before[seat] = load_acquire(&ring_seat(r, seat).read) if seat_is_open(r, seat) else NEVER
     for _ in range(WAITS):
         usleep(WAIT_US)
-        if first_behind(r, but) < 0:
+        if not ring_behind(r, but):
             return
-    if load_acquire(&ring_seat(r, seat).read) == read:
-        store_release(&ring_seat(r, seat).given_up, read + 1)
+    for seat in range(r.seats):
+        if seat_is_open(r, seat) and seat_behind(r, seat) and load_acquire(&ring_seat(r, seat).read) == before[seat]:
+            store_release(&ring_seat(r, seat).given_up, before[seat] + 1)
 
 
 # ---- reading ----

@@ -28,7 +28,7 @@ from c1m.mailbox cimport mailbox_close, mailbox_free, mailbox_init, mailbox_run
 from c1m.naming cimport MAX_NAME, MAX_TYPED, MediaType, Rule, Rules, coding_name, types_set
 from c1m.pubsub cimport hub_free, hub_init, hub_receive, hub_share
 from c1m.reactor cimport (
-    Callbacks, reactor_alarm, reactor_close_all, reactor_keep_peers, reactor_trim, timeout_class,
+    Callbacks, reactor_alarm, reactor_close_all, reactor_keep_peers, reactor_trim, reactor_wake, timeout_class,
 )
 from c1m.ring cimport ring_close
 from c1m.shared cimport Shared
@@ -69,7 +69,8 @@ cdef bint site_woken(void *app) noexcept nogil:
     cdef Parts *p = <Parts *>app
     cdef bint done = mailbox_run(p.mailbox)
     if p.hub.ring != NULL:
-        done = hub_receive(p.hub) and done
+        if not hub_receive(p.hub):
+            reactor_wake(p.r)    # but nobody has asked this process for the rest: a shutdown does not wait for it
         lost_note(p)
     return done
 

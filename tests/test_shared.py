@@ -1,18 +1,25 @@
 """What the processes of one server share: counters, wakers, what is published; the ring by itself, then real forks."""
 
+import contextlib
+import itertools
+import json
 import os
 import random
+import re
+import select
 import signal
 import sys
 import threading
 
 import pytest
-from client import until
+from client import PATIENCE, Program, WebSocket, program, until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from wire import BINARY, TEXT, frame
 
 from c1m._probe_ring import Board, Table
+from c1m.shared import Shared
 
 # ---- tables of wants, against a dict ----
 
@@ -50,7 +57,7 @@ class Wants(RuleBasedStateMachine):
             assert self.table.of(hash) == (count or (-1 if self.kept_out else 0))
 
 
-Wants.TestCase.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
+Wants.TestCase.settings = settings(max_examples=40, stateful_step_count=60, deadline=None)
 TestWants = Wants.TestCase
 
 
@@ -242,6 +249,17 @@ def test_a_lock_that_is_kept_is_waited_for_once():
     assert [message for _, message, _ in board.all(1)] == [b"1", b"4"]
 
 
+def test_a_seat_with_more_topics_than_its_table_holds_gets_all_until_they_are_fewer():
+    board = board_of(2, most=4)
+    for topic in (b"a", b"b", b"c"):                           # with t, one more than 3/4 of the entries
+        board.wants(0, topic, 0, 1)
+    assert board.publish(b"none", b"x", but=1) == board.publish(b"c", b"x", but=1) == 1
+    assert (board.publish(b"none", b"x", but=0), board.count(b"c"), board.count(b"b")) == (0, 0, 1)
+    board.wants(0, b"c", 1, 0)
+    assert (board.publish(b"none", b"x", but=1), board.publish(b"c", b"x", but=1)) == (0, 0)
+    assert board.publish(b"a", b"x", but=1) == 1
+
+
 def test_a_seat_is_taken_over_without_what_waited_for_it():
     board = board_of(2)
     board.publish(b"t", b"old")
@@ -252,6 +270,9 @@ def test_a_seat_is_taken_over_without_what_waited_for_it():
     assert board.all(1) == []
     board.publish(b"t", b"new")
     assert [message for _, message, _ in board.all(1)] == [b"new"]
+
+
+# ---- with forks, each in a process of its own, for pytest's has threads ----
 
 
 def forked(work):
@@ -268,20 +289,27 @@ def forked(work):
         os._exit(1)
 
 
-def test_publishers_that_are_killed_leave_nothing_locked_or_broken():
+def await_message(board, seat):
+    """Sleeps as a reactor does, until its seat is woken."""
+    if board.rest(seat):
+        assert select.select([board.wakers[seat]], [], [], PATIENCE)[0]
+        woken(board, seat)
+
+
+def publishers_that_are_killed_leave_nothing_locked_or_broken():
     board = board_of(2, size=1 << 16, entries=1024)
     dice = random.Random(2)
-    last = dict.fromkeys(range(40), -1)
+    last = dict.fromkeys(range(15), -1)
 
     def publish_for_ever(who):
         for number in range(1 << 40):
             board.publish(b"t", b"%d %d" % (who, number) + b"." * (number % 500), but=0)
 
-    for who in range(40):
+    for who in last:
         pid = forked(lambda who=who: publish_for_ever(who))
-        enough = dice.randrange(1, 3000)
+        enough = dice.randrange(1, 300)
         while last[who] < enough:
-            until(lambda: not board.rest(1), "a message")
+            await_message(board, 1)
             for topic, message, _ in board.all(1):
                 sender, number = map(int, message.rstrip(b".").split())
                 assert topic == b"t"
@@ -296,7 +324,7 @@ def test_publishers_that_are_killed_leave_nothing_locked_or_broken():
     assert board.all(1) == [(b"t", b"40 0", 1)]
 
 
-def test_many_publish_and_each_reader_gets_each_ones_messages_in_order():
+def many_publish_and_each_reader_gets_each_ones_messages_in_order():
     processes, threads, messages = 4, 3, 300
     board = board_of(processes, size=1 << 20, entries=1 << 14)
 
@@ -310,6 +338,7 @@ def test_many_publish_and_each_reader_gets_each_ones_messages_in_order():
             each.start()
         got = []
         while len(got) < (processes - 1) * threads * messages:
+            await_message(board, seat)
             got += board.all(seat)
         for each in running:
             each.join()
@@ -325,7 +354,27 @@ def test_many_publish_and_each_reader_gets_each_ones_messages_in_order():
     assert [os.waitpid(pid, 0)[1] for pid in pids] == [0] * processes
 
 
-def test_a_copy_that_is_overwritten_meanwhile_is_never_delivered():
+def what_is_wanted_is_found_while_entries_move():
+    board = board_of(1, most=256)
+
+    def subscribe_and_leave():
+        dice, there = random.Random(3), set()
+        while True:
+            topic = dice.randrange(380)                        # half of them at a time: the table is full at times
+            board.wants(0, b"%d" % topic, topic in there, topic not in there)
+            there ^= {topic}
+
+    pid = forked(subscribe_and_leave)
+    try:
+        assert {board.publish(b"t", b"x") for _ in range(100_000)} == {1}
+        for _ in range(100):                                   # 0: entries moved all the time
+            assert until(lambda: board.count(b"t"), "a moment in which nothing moves") == 1
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def a_copy_that_is_overwritten_meanwhile_is_never_delivered():
     """A reader in the way of two publishers who go around all the time."""
     board = board_of(1, size=2048, entries=64)
 
@@ -336,7 +385,7 @@ def test_a_copy_that_is_overwritten_meanwhile_is_never_delivered():
     pids = [forked(lambda who=who: publish_for_ever(who)) for who in (0x80, 0x90)]
     try:
         whole = 0
-        while whole < 20_000:
+        while whole < 300:
             for topic, message, _ in board.all(0):
                 assert topic == b"t"
                 assert message == message[:2] * (len(message) // 2)
@@ -345,3 +394,413 @@ def test_a_copy_that_is_overwritten_meanwhile_is_never_delivered():
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
+
+
+@pytest.mark.parametrize("what", [
+    publishers_that_are_killed_leave_nothing_locked_or_broken,
+    many_publish_and_each_reader_gets_each_ones_messages_in_order,
+    a_copy_that_is_overwritten_meanwhile_is_never_delivered,
+    what_is_wanted_is_found_while_entries_move,
+])
+def test_in_processes(what):
+    program(f"import test_shared; test_shared.{what.__name__}()")
+
+
+# ---- servers that share ----
+
+SERVERS = """
+import json, logging, os, signal, sys, threading
+import c1m
+from c1m.shared import Shared
+
+logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO)
+workers, buffer = map(int, sys.argv[2:])
+shared = Shared(workers + 1, buffer)
+
+class Handler:
+    def on_message(self, ws, message):
+        order, topic, *more = message.split()
+        if order == "+":
+            ws.subscribe(topic)
+        elif order == "-":
+            ws.unsubscribe(topic)
+        elif order == "count":
+            return ws.send(str(server.subscribers(topic)))
+        elif order == "size":
+            try:
+                ws.publish(topic, b"x" * int(more[0]))
+            except ValueError as error:
+                return ws.send(str(error))
+        elif order == "publish":     # by this connection, from within its handler
+            for number in range(int(more[1])):
+                ws.publish(topic, f"{more[0]} {number}")
+        elif order == "threads":     # by the server, from threads of its own
+            size = int(more[3]) if len(more) > 3 else 0
+            for i in range(int(more[1])):
+                threading.Thread(target=publish, args=(topic, f"{more[0]}.{i}", int(more[2]), size)).start()
+        elif order == "fork":
+            threading.Thread(target=publish, args=(topic, "forker", 2000, 0)).start()
+            for _ in range(20):
+                if not (child := os.fork()):
+                    try:
+                        server.publish(topic, "child")
+                    except RuntimeError:
+                        os._exit(7)
+                    os._exit(1)
+                if os.waitpid(child, 0)[1] != 7 << 8:
+                    return ws.send("a child has published")
+        ws.send("ok")
+
+def publish(topic, who, messages, size):
+    for number in range(messages):
+        server.publish(topic, f"{who} {number}" + "." * size)
+
+def start(seat):
+    read, write = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            server._seat = seat
+            server.listen()
+            os.write(write, str(server.ports[0]).encode())
+            server.run()
+        finally:
+            logging.shutdown()
+            os._exit(0)
+    os.close(write)
+    port = int(os.read(read, 10) or 0)
+    os.close(read)
+    return pid, port
+
+server = c1m.Server(ports=[0])
+server.websocket("/ws", Handler())
+server._shared = shared
+print(json.dumps([start(seat) for seat in range(workers)]), flush=True)
+for line in sys.stdin:
+    order, *more = line.split()
+    answer = None
+    if order == "start":
+        answer = start(int(more[0]))
+    elif order == "publish":
+        for number in range(int(more[2])):
+            server.publish(more[0], f"{more[1]} {number}")
+    elif order == "size":
+        try:
+            server.publish(more[0], b"x" * int(more[1]))
+        except ValueError as error:
+            answer = str(error)
+    elif order == "count":
+        answer = server.subscribers(more[0])
+    elif order == "stats":
+        answer = server.stats()
+    elif order == "counters":
+        answer = shared.counters()
+    elif order == "pulse":
+        answer = shared.pulse(int(more[0]))
+    elif order == "wake":
+        os.eventfd_write(shared.waker(int(more[0])), 1)
+    elif order == "stop":
+        os.kill(int(more[0]), signal.SIGTERM)
+    elif order == "reap":
+        os.waitpid(int(more[0]), 0)
+        shared.release(int(more[1]))
+    print(json.dumps(answer), flush=True)
+for each in shared.counters():
+    if each:
+        os.kill(each["pid"], signal.SIGKILL)
+"""
+
+
+class Servers(Program):
+    """Processes of one server, each with a port of its own, and the one that has started them."""
+
+    def __init__(self, workers=4, buffer=1 << 20):
+        super().__init__(SERVERS, workers, buffer)
+        try:
+            self.pids, self.ports = zip(*json.loads(self.line()), strict=True)
+        except BaseException:
+            super().__exit__()
+            raise
+
+    def __exit__(self, *exc):
+        self.process.stdin.close()
+        self._watchdog.cancel()
+        self.process.wait(PATIENCE)
+        super().__exit__(*exc)
+
+    def ask(self, order):
+        self.say(order)
+        return json.loads(self.line())
+
+    def kill(self, seat):
+        """Kills a process, and has its seat released."""
+        os.kill(self.pids[seat], signal.SIGKILL)
+        self.ask(f"reap {self.pids[seat]} {seat}")
+
+    def restart(self, seat):
+        pid, port = self.ask(f"start {seat}")
+        self.pids = (*self.pids[:seat], pid, *self.pids[seat + 1:])
+        self.ports = (*self.ports[:seat], port, *self.ports[seat + 1:])
+
+
+def told(client, order):
+    """What a handler answers to an order; the messages that come before it are not wanted."""
+    client.send(frame(TEXT, order.encode()))
+    return client.message()[1].decode()
+
+
+def joined(stack, port, topic):
+    """A new client that is subscribed to a topic."""
+    client = stack.enter_context(WebSocket(port))
+    assert told(client, f"+ {topic}") == "ok"
+    return client
+
+
+def until_end(client):
+    """The messages that come to a client before "end 0"."""
+    return list(iter(lambda: client.message()[1].decode(), "end 0"))
+
+
+def until_caught_up(client):
+    """The messages that come to a client whose process was stopped until it has read all that was published: after
+    what it was woken for, for the second answer is of another iteration than the first."""
+    got = []
+    for _ in range(2):
+        client.send(frame(TEXT, b"count none"))
+        got += iter(lambda: client.message()[1].decode(), "0")
+    return got
+
+
+def by_sender(messages):
+    found = {}
+    for message in messages:
+        who, number = message.rstrip(".").split()
+        found.setdefault(who, []).append(int(number))
+    return found
+
+
+def test_everyone_reaches_all_in_order_exactly_once():
+    workers, each, threads = 4, 200, 2
+    with contextlib.ExitStack() as stack:
+        servers = stack.enter_context(Servers(workers))
+        clients = [[joined(stack, port, "news") for _ in range(2)] for port in servers.ports]
+        others = [joined(stack, port, "sport") for port in servers.ports]
+        assert servers.ask("count news") == 2 * workers == int(told(others[0], "count news"))
+        assert servers.ask("count sport") == workers
+        senders = [stack.enter_context(WebSocket(port)) for port in servers.ports]
+        for i, sender in enumerate(senders):
+            sender.send(frame(TEXT, b"threads news w%d %d %d" % (i, threads, each)))
+            sender.send(frame(TEXT, b"publish news h%d %d" % (i, each)))
+        servers.ask(f"publish news s {each}")
+        expected = {"s": list(range(each))}
+        for i in range(workers):
+            expected |= {who: list(range(each)) for who in (f"h{i}", *(f"w{i}.{j}" for j in range(threads)))}
+        count = sum(map(len, expected.values()))
+        for client in itertools.chain(*clients):
+            assert by_sender(client.message()[1].decode() for _ in range(count)) == expected
+        servers.ask("publish sport end 1")
+        for other in others:
+            assert until_end(other) == []
+        stats = servers.ask("stats")
+        assert stats["publish_lost"] == 0
+        assert stats["topics"] == 2 * workers
+        assert stats["websockets"] == 4 * workers
+
+
+def test_a_connection_that_publishes_gets_its_own_not_and_all_others_do():
+    with contextlib.ExitStack() as stack:
+        servers = stack.enter_context(Servers(2))
+        sender, near, far = (joined(stack, servers.ports[i], "t") for i in (0, 0, 1))
+        assert told(sender, "publish t me 1") == "ok"
+        assert near.message() == far.message() == (TEXT, b"me 0")
+        assert told(far, "publish t far 1") == "ok"
+        assert sender.message()[1] == near.message()[1] == b"far 0"
+
+
+def test_who_leaves_is_no_longer_counted_and_a_topic_without_subscribers_costs_nothing():
+    with contextlib.ExitStack() as stack:
+        servers = stack.enter_context(Servers(2))
+        here, there = (joined(stack, port, "t") for port in servers.ports)
+        assert servers.ask("count t") == int(told(here, "count t")) == 2
+        assert told(there, "- t") == "ok"
+        assert servers.ask("count t") == int(told(there, "count t")) == 1
+        here.close()
+        until(lambda: servers.ask("count t") == 0, "the end of a connection")
+        servers.ask("publish t s 5")
+        assert told(there, "count t") == "0"
+
+
+def test_one_that_is_stopped_loses_what_does_not_fit_and_the_others_go_on():
+    with contextlib.ExitStack() as stack:
+        servers = stack.enter_context(Servers(4, 64 << 10))
+        *clients, client = (joined(stack, port, "t") for port in servers.ports)
+        os.kill(servers.pids[3], signal.SIGSTOP)
+        for i, each in enumerate(clients):
+            each.send(frame(TEXT, b"threads t w%d 2 500 100" % i))      # 3 x 2 x 500 messages of over 100 bytes
+        for i, each in enumerate(clients):
+            own = 0
+            while own < 1000:        # so they have all been published
+                own += each.message()[1].startswith(b"w%d." % i)
+        os.kill(servers.pids[3], signal.SIGCONT)
+        got = until_caught_up(client)
+        assert all(numbers == sorted(set(numbers)) for numbers in by_sender(got).values())
+        lost = servers.ask("counters")[3]["publish_lost"]
+        assert len(got) + lost == 3000
+        assert lost > 2000
+        assert servers.ask("stats")["publish_lost"] >= lost
+        servers.ask("publish t new 1")
+        assert client.message()[1] == b"new 0"
+
+
+def test_what_is_lost_is_logged():
+    with contextlib.ExitStack() as stack:
+        servers = stack.enter_context(Servers(2, 64 << 10))
+        clients = [joined(stack, port, "t") for port in servers.ports]
+        os.kill(servers.pids[1], signal.SIGSTOP)
+        assert told(clients[0], "- t") == "ok"
+        assert told(clients[0], "publish t w 3000") == "ok"
+        os.kill(servers.pids[1], signal.SIGCONT)
+        assert len(until_caught_up(clients[1])) < 2000
+        servers.process.stdin.close()
+        errors = servers.process.stderr.read()
+        [lost] = re.findall(r"ERROR (\d+) published messages were lost on their way from one process to an", errors)
+        assert int(lost) > 1000
+
+
+def test_a_seat_is_released_and_taken_again_and_no_sum_goes_back():
+    with contextlib.ExitStack() as stack:
+        servers = stack.enter_context(Servers(3))
+        for _ in range(3):
+            client, killed = joined(stack, servers.ports[0], "t"), joined(stack, servers.ports[2], "t")
+            before = servers.ask("stats")
+            killed.send(frame(TEXT, b"publish t w 100000"))
+            for _ in range(50):
+                client.message()
+            servers.kill(2)
+            assert servers.ask("count t") == 1
+            after = servers.ask("stats")
+            assert [each["pid"] for each in after["workers"]] == list(servers.pids[:2])
+            for name in ("accepted", "bytes_received", "bytes_sent", "iterations", "messages", "requests", "upgrades"):
+                assert after[name] >= before[name] > 0
+            assert after["routes"]["/ws"] == {"dropped": 0, "closed_slow": 0, "no_subprotocol": 0}
+            servers.restart(2)
+            successor = joined(stack, servers.ports[2], "t")
+            servers.ask("publish t end 1")
+            assert until_end(successor) == []
+            numbers = by_sender(until_end(client)).get("w", [])
+            assert numbers == sorted(set(numbers))             # with gaps, where it was too slow
+            assert servers.ask("stats")["connections"] == 2
+            client.close()
+            successor.close()
+            until(lambda: servers.ask("count t") == 0, "the end of both")
+
+
+def test_stats_are_the_sums_of_all_and_a_pulse_is_one_process_alone():
+    with contextlib.ExitStack() as stack:
+        servers = stack.enter_context(Servers(3))
+        for i, port in enumerate(servers.ports):
+            for _ in range(i):
+                joined(stack, port, "t")
+        stats = servers.ask("stats")
+        assert [each["pid"] for each in stats["workers"]] == list(servers.pids)
+        assert [each["websockets"] for each in stats["workers"]] == [0, 1, 2]
+        for name, value in stats.items():
+            if isinstance(value, int):
+                assert value == sum(each[name] for each in stats["workers"]), name
+        assert stats["answers"]["1xx"] == 3
+        assert [each and each["pid"] for each in servers.ask("counters")] == [*servers.pids, None]
+        before, full = servers.ask("pulse 0")
+        assert not full
+        servers.ask("wake 0")
+        until(lambda: servers.ask("pulse 0")[0] > before, "an iteration of a reactor that was woken")
+
+
+def test_a_message_that_is_too_long_is_refused_by_name():
+    with contextlib.ExitStack() as stack:
+        servers = stack.enter_context(Servers(2, 64 << 10))
+        sender, far = (joined(stack, port, "topic") for port in servers.ports)
+        most = (64 << 10) // 4 - 10 - 5                        # a frame's header has room, and the topic
+        assert told(sender, f"size topic {most}") == "ok"
+        assert far.message() == (BINARY, b"x" * most)
+        for refusal in (told(sender, f"size topic {most + 1}"), servers.ask(f"size topic {most + 1}")):
+            assert re.fullmatch(r"message: 16385 bytes, .* than the 16384 .*publish_buffer: make that larger", refusal)
+        servers.ask("publish topic s 1")
+        assert sender.message()[1] == far.message()[1] == b"s 0"
+
+
+def test_a_fork_while_a_thread_publishes_hangs_nowhere():
+    with contextlib.ExitStack() as stack:
+        servers = stack.enter_context(Servers(2))
+        sender, far = (joined(stack, port, "t") for port in servers.ports)
+        sender.send(frame(TEXT, b"fork t"))
+        got = []
+        while "ok" not in got or len(got) < 2001:
+            got.append(sender.message()[1].decode())
+        assert by_sender(each for each in got if each != "ok") == {"forker": list(range(2000))}
+        assert by_sender(far.message()[1].decode() for _ in range(2000)) == {"forker": list(range(2000))}
+
+
+# ---- what is shared, by itself ----
+
+
+def test_bounds_of_what_is_shared():
+    for seats, ring_bytes in ((0, 4096), (-1, 4096), (4097, 4096), (1, 4095), (1, (1 << 40) + 1)):
+        with pytest.raises(ValueError, match=r"^(seats|ring_bytes): "):
+            Shared(seats, ring_bytes)
+    shared = Shared(2, 4096)
+    assert (shared.seats, shared.ring_bytes) == (2, 4096)
+    for seat in (-1, 2):
+        for ask in (shared.waker, shared.pulse, shared.release):
+            with pytest.raises(ValueError, match=r"^seat: "):
+                ask(seat)
+    assert shared.counters() == [None, None]
+    shared.release(1)            # nobody has it
+    assert shared.stats()["workers"] == []
+    with pytest.raises(TypeError, match="topic"):
+        shared.subscribers(b"t")
+    with pytest.raises(TypeError, match="neither str nor bytes-like"):
+        shared.publish("t", 7)
+    shared.publish("t", "nobody")
+
+
+def test_a_seat_is_one_processs_alone():
+    out, _ = program("""
+import os
+import c1m
+from c1m.shared import Shared
+server = c1m.Server(ports=[0])
+server._shared = Shared(1, 4096)
+for _ in range(2):
+    with server:
+        pass
+print(len(server.stats()["workers"]), server.stats()["iterations"] > 1, flush=True)
+if os.fork():
+    os.wait()
+else:
+    try:
+        server.listen()
+    except ValueError as error:
+        print(str(error).replace(str(os.getppid()), "PARENT"))
+""")
+    assert out == "1 True\nseat: process PARENT has 0\n"
+
+
+def test_memory_or_descriptors_that_cannot_be_had_are_said():
+    out, _ = program("""
+import resource
+from c1m.shared import Shared
+resource.setrlimit(resource.RLIMIT_AS, (1 << 30, -1))
+try:
+    Shared(4000, 1 << 20)
+except MemoryError as error:
+    print(error)
+resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+try:
+    Shared(100, 1 << 20)
+except OSError as error:
+    print(error)
+""")
+    assert re.fullmatch(
+        r"no memory for 4000 processes to share: \d+ MiB of address space\n"
+        r"\[Errno 24\] no eventfd for each of 100 processes: Too many open files\n", out)
