@@ -96,6 +96,12 @@ with tempfile.TemporaryDirectory() as directory:
         access_log=Path(directory, "access.log"),
         # "combined", as Apache and nginx write it, or "json".
         access_log_format="json",
+        # How many processes serve, or "auto" for one on each CPU. A signal to this one ends, or renews, all.
+        workers=2,
+        # Keeps each of them on a CPU of its own.
+        pin=False,
+        # The event loop that handlers' coroutines run in: None for asyncio's where there are some.
+        loop=None,
     )
     server.websocket(
         # Where WebSockets are spoken. The console talks to this path unless told otherwise.

@@ -280,7 +280,8 @@ cdef inline returned(WebSocket ws, result):
     if ws.handler.spawn is None:
         if iscoroutine(result):
             result.close()
-        raise TypeError(f"a handler returned {result!r}, which is awaited under `async with server` only")
+        raise TypeError(f"a handler returned {result!r}, which is awaited in an event loop only: use "
+                        "run() and Server(loop=\"asyncio\"), or `async with server`")
     ws.queued = True
     ws.handler.spawn(ws, _returned, (result,))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import signal
@@ -100,39 +99,19 @@ def planned(root: str | None, config: str | None, websockets: tuple[str, ...], *
 
 def run(server: c1m.Server, plan: Plan, service: Service) -> None:
     """Serves until a signal."""
-    if server._has_coroutines():
-        asyncio.run(run_in_asyncio(server, plan, service))
-        return
     # The greeting promises that Ctrl-C stops it: so it must before run() has its own handlers, too.
-    for number in _ends():
+    for number in _ends(server):
         signal.signal(number, lambda *_: server.stop())
     signal.signal(signal.SIGUSR1, lambda *_: server.reopen_log())
     service.ready(greet(server, plan))
     server.run()
 
 
-async def run_in_asyncio(server: c1m.Server, plan: Plan, service: Service) -> None:
-    """The same, for handlers with coroutine functions."""
-    loop, ended = asyncio.get_running_loop(), asyncio.Event()
-
-    def end() -> None:
-        if ended.is_set():
-            loop.remove_signal_handler(signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGINT)      # which raises KeyboardInterrupt
-        ended.set()
-
-    for number in _ends():
-        loop.add_signal_handler(number, end)
-    loop.add_signal_handler(signal.SIGUSR1, server.reopen_log)
-    async with server:
-        service.ready(greet(server, plan))
-        await ended.wait()
-
-
-def _ends() -> list[signal.Signals]:
-    """The signals that end it: closing its terminal, too, unless nohup(1) is to prevent that."""
-    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    return [signal.SIGINT, signal.SIGTERM, *([] if ignored else [signal.SIGHUP])]
+def _ends(server: c1m.Server) -> list[signal.Signals]:
+    """The signals that end it: closing its terminal, too, unless nohup(1) is to prevent that, or it replaces workers.
+    """
+    stays = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN or server.workers > 1
+    return [signal.SIGINT, signal.SIGTERM, *([] if stays else [signal.SIGHUP])]
 
 
 def greet(server: c1m.Server, plan: Plan, verb: str = "serves") -> str:
@@ -144,7 +123,8 @@ def greet(server: c1m.Server, plan: Plan, verb: str = "serves") -> str:
         place = f"[{host}]:{server.ports[0]}" if ":" in host else f"{host}:{server.ports[0]}"
     alone = list(plan.roots) == ["/"]
     what = "its console" if plan.console else server._roots[0][2].path if alone else f"what {plan.source} says"
-    click.echo(f"c1m {c1m.__version__} {verb} {what}")
+    many = f" with {server.workers} workers" if server.workers > 1 else ""
+    click.echo(f"c1m {c1m.__version__} {verb} {what}{many}")
     ports = server.ports[:len(options.ports)]        # the others are of sockets that were handed in
     listed = {(host, prefix): root.path for host, prefix, root in ([] if alone or plan.console else server._roots)}
     if place:

@@ -105,6 +105,7 @@ cdef dict counts_told(const Counts *c):
         "out_of_descriptors": all.net.full_count,
         "unwatched": all.net.unwatched,
         "iterations": all.net.iterations,
+        "lent": all.net.lent,
         "requests": all.http.requests,
         "answers": {f"{i}xx": all.http.statuses[i] for i in range(1, 6)},
         "refused": {

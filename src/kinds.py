@@ -152,6 +152,26 @@ class Code(Amount):
         return value
 
 
+class AmountOr(Amount):
+    """A whole number between two bounds, or a word."""
+
+    takes = "int | str"
+
+    def __init__(self, word: str, least: int, most: int) -> None:
+        super().__init__(least, most)
+        self.word, self.metavar, self.toml = word, f"N|{word}", f'whole number or `"{word}"`'
+
+    def check(self, name: str, value: Any) -> Any:
+        if isinstance(value, str) and value != self.word:
+            raise ValueError(f"{name}: {value!r} is neither a number nor {self.word!r}")
+        return value if value == self.word else super().check(name, value)
+
+    def parse(self, text: str) -> Any:
+        if text != self.word and not re.fullmatch(r"-?[0-9]{1,20}", text):
+            raise ValueError(f"{text!r} is neither a whole number nor {self.word}")
+        return text if text == self.word else int(text)
+
+
 class Choice(Kind):
     """One of a few words; None may be among them. `c1m.site` takes its number."""
 

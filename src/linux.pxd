@@ -69,9 +69,9 @@ cdef extern from *:
         return acknowledged;
     }
 
-    /* Whether this process has ever been forked, by whomever: pthread_atfork(3) calls before the fork. */
+    /* How often this process or one before it was forked, by whomever: pthread_atfork(3) calls before the fork. */
     static int c1m_forks_seen;
-    static inline void c1m_fork_seen(void) { c1m_forks_seen = 1; }
+    static inline void c1m_fork_seen(void) { c1m_forks_seen++; }
     static inline int c1m_watch_forks(void) { return pthread_atfork(c1m_fork_seen, NULL, NULL); }
 
     /* Has malloc keep up to `idle` freed bytes, of blocks below `block` bytes, for what comes next (mallopt(3)). */
@@ -148,7 +148,7 @@ cdef extern from *:
         uint32_t events
         epoll_data_t data
     int EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLL_CLOEXEC
-    uint32_t EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP, EPOLLRDHUP, EPOLLET
+    uint32_t EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP, EPOLLRDHUP, EPOLLET, EPOLLEXCLUSIVE
     int epoll_create1(int flags) noexcept nogil
     int epoll_ctl(int epoll, int op, int fd, epoll_event *event) noexcept nogil
     int epoll_wait(int epoll, epoll_event *events, int most, int timeout_ms) noexcept nogil

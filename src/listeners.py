@@ -1,4 +1,6 @@
-"""Listening sockets: TCP and Unix-domain, and the removal of Unix sockets that a killed server left behind."""
+"""Listening sockets: TCP and Unix-domain, one for each process that is to accept from a TCP port, and the removal of
+Unix sockets that a killed server left behind.
+"""
 
 from __future__ import annotations
 
@@ -23,18 +25,26 @@ def opened(
     ports: Iterable[int],
     unix: Iterable[str],
     unix_mode: int | None = None,
-) -> tuple[list[socket.socket], list[int]]:
-    """The listeners for all these places, and the real ports. `undo` closes and removes what was made."""
-    listeners: list[socket.socket] = []
+    slots: int = 1,
+) -> tuple[list[list[socket.socket]], list[socket.socket], list[int]]:
+    """The TCP listeners for all these places, so many of each, a list for each slot; those of Unix; and the real ports.
+    `undo` closes and removes what was made.
+    """
+    tcp: list[list[socket.socket]] = [[] for _ in range(slots)]
+    local: list[socket.socket] = []
     real: list[int] = []
     for port in ports:
         made = on_one_port(undo, hosts, port)
-        listeners += made
+        tcp[0] += made
+        for listener in made if slots > 1 else ():
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            for slot in tcp[1:]:
+                slot.append(undo.enter_context(sibling(listener)))
         real.append(made[-1].getsockname()[1])
     for path in unix:
-        listeners.append(undo.enter_context(unix_listener(path, unix_mode)))
+        local.append(undo.enter_context(unix_listener(path, unix_mode)))
         undo.callback(os.unlink, path)
-    return listeners, real
+    return tcp, local, real
 
 
 def handed_in(
@@ -147,6 +157,29 @@ def tcp_listeners(hosts: Iterable[str], port: int) -> Iterator[socket.socket]:
             bound = True
             port = listener.getsockname()[1]
             yield listener
+
+
+def sibling(first: socket.socket) -> socket.socket:
+    """Another listener at the address of one, which shares its connections with it (SO_REUSEPORT in socket(7)).
+
+    The first has listened without that: so nobody else was there, and none of another user can join. The kernel has the
+    first in the group as soon as another one joins that is there with the same option.
+    """
+    listener = socket.socket(first.family, first.type | socket.SOCK_NONBLOCK, first.proto)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if first.family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(first.getsockname())
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        host, port, *_ = first.getsockname()
+        said = f"cannot listen on {host}:{port} once more: {os.strerror(error.errno or 0)}"
+        raise OSError(error.errno, said) from None
+    return listener
 
 
 def addresses(host: str, port: int) -> list[tuple[Any, ...]]:

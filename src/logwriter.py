@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import logging
 import os
 import select
 import signal
+import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 log = logging.getLogger("c1m")
 
@@ -15,20 +19,46 @@ _EVERY = 0.25
 """Seconds between two batches."""
 
 
-class LogWriter:
-    """Writes what `take` returns to a file, or to standard output for ``"-"``, in batches until close(), or until that
-    returns None. `lost` is told how many lines could not be written.
+_MOST = 1 << 20
+"""Bytes of one write."""
 
-    A reader that stalls stalls this thread and nobody else. Raises OSError if the file can't be opened, which a pipe
-    that nobody reads can't.
+
+def opened(path: str) -> int:
+    """A descriptor that appends to a file, or to standard output for ``"-"``. Raises OSError if it can't be opened,
+    which a pipe that nobody reads can't.
+    """
+    if path == "-":
+        return os.dup(1)
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    try:
+        fd = os.open(path, flags | os.O_NONBLOCK, 0o644)  # or a pipe would have us wait for its reader
+    except OSError as error:
+        unread = error.errno == errno.ENXIO and stat.S_ISFIFO(os.stat(path).st_mode)
+        problem = "nobody reads this pipe" if unread else os.strerror(error.errno or 0)
+        raise OSError(error.errno, f"access_log: {problem}", path) from None
+    os.set_blocking(fd, True)
+    return fd
+
+
+class LogWriter:
+    """Writes what `take` returns to `fd`, which is its own from then on, in batches until close(), or until that
+    returns None. `lost` is told how many lines could not be written. reopen() opens `path`.
+
+    turn: a file's descriptor, by whose lock the processes that write to the same pipe or terminal take turns. In a
+    file, each write of one that appends is whole (write(2)).
+
+    A reader that stalls stalls this thread and nobody else.
     """
 
-    def __init__(self, take: Callable[[], bytes | None], lost: Callable[[int], None], path: str) -> None:
+    def __init__(
+        self, take: Callable[[], bytes | None], lost: Callable[[int], None], path: str, fd: int, turn: int | None = None
+    ) -> None:
         self._take = take
         self._lost = lost
         self._torn = b""  # the rest of a line that is written in part
         self._path = path
-        self._fd = self._open()
+        self._fd = fd
+        self._turn = turn
         self._wake = threading.Event()
         self._closing = self._reopening = False
         self._thread = threading.Thread(target=self._run, name="c1m access log", daemon=True)
@@ -43,14 +73,6 @@ class LogWriter:
         self._closing = True
         self._wake.set()
         self._thread.join(2)
-
-    def _open(self) -> int:
-        if self._path == "-":
-            return os.dup(1)
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-        fd = os.open(self._path, flags | os.O_NONBLOCK, 0o644)  # or a pipe would have us wait for its reader
-        os.set_blocking(fd, True)
-        return fd
 
     def _run(self) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})  # for a pipe whose reader has gone
@@ -72,11 +94,13 @@ class LogWriter:
             lines = self._take()
             if lines is None:
                 return
-            self._write(lines)
+            if lines or self._torn:
+                with self._in_turn():
+                    self._write(lines)
             if self._reopening:
                 self._reopening = False
                 try:
-                    fresh = self._open()
+                    fresh = opened(self._path)
                 except OSError:
                     continue  # better in the old file than nowhere
                 os.close(self._fd)
@@ -88,7 +112,8 @@ class LogWriter:
         torn, written = self._torn != b"", 0
         while written < len(lines):
             try:
-                written += os.write(self._fd, memoryview(lines)[written : written + (1 << 20)])
+                whole = lines.rfind(b"\n", written, written + _MOST) + 1 or written + _MOST
+                written += os.write(self._fd, memoryview(lines)[written:whole])
                 torn = lines[written - 1] != ord("\n")
             except BlockingIOError:
                 self._wait()
@@ -97,6 +122,17 @@ class LogWriter:
         end = lines.index(b"\n", written) + 1 if torn else written
         self._torn = lines[written:end]  # goes before the next, so that the file has whole lines
         self._lost(lines.count(b"\n", end))
+
+    @contextlib.contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        if self._turn is None or stat.S_ISREG(os.fstat(self._fd).st_mode):
+            yield
+            return
+        fcntl.lockf(self._turn, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._turn, fcntl.LOCK_UN)
 
     def _wait(self) -> None:
         """Returns when the file takes more, or has failed. By poll(2), for select(2) knows no descriptor over 1023."""

@@ -1,7 +1,5 @@
 """The reactor as Python sees it. See loop.pyx."""
 
-from libc.stdint cimport uint8_t
-
 from c1m.reactor cimport Reactor
 
 
@@ -9,4 +7,5 @@ cdef class Loop:
     cdef Reactor r
     cdef bint running
     cdef object __weakref__
-    cdef watch(self, int fd, uint8_t protocol)
+    cdef dict attended           # what is called while an fd is readable
+    cdef see(self)

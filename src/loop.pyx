@@ -7,14 +7,14 @@ import os
 from weakref import WeakSet
 
 from cpython.exc cimport PyErr_CheckSignals
-from libc.stdint cimport int64_t, uint8_t
+from libc.stdint cimport int64_t
 
 from c1m.linux cimport ENOMEM, pthread_self
 from c1m.reactor cimport (
-    ASKED_SHUTDOWN, ASKED_STOP, HANDED_IN, LISTENER, SIGNALS, Reactor, listeners_close, poll_timeout, reactor_close_all,
-    reactor_forget, reactor_free, reactor_init, reactor_iterate, reactor_proceed, reactor_run, reactor_wake,
-    reactor_watch,
-    shutdown_done, signals_unwatch,
+    ALONE, ASKED_SHUTDOWN, ASKED_STOP, SHARED, TAKING_TURNS, Reactor, listener_add, listener_close, listeners_close,
+    listeners_leave, listeners_rewatch, poll_timeout, reactor_attend, reactor_close_all, reactor_forget,
+    reactor_free, reactor_init, reactor_iterate, reactor_proceed, reactor_run, reactor_unattend, reactor_wake,
+    shutdown_done,
 )
 
 LOOPS = WeakSet()                # all there are, for forks
@@ -47,29 +47,61 @@ cdef class Loop:
             raise MemoryError("no memory for a connection table")
         if fault:
             raise OSError(fault, f"cannot start: {os.strerror(fault)}")
+        self.attended = {}
         LOOPS.add(self)
 
     def __dealloc__(self):
         reactor_free(&self.r)
 
-    def listen(self, int fd, bint handed_in):
-        """Accepts connections from a listening, non-blocking socket, whose fd is the reactor's from now on. handed_in:
-        other processes may have it, too, and accept from it when this one has closed it. Raises OSError."""
-        self.watch(fd, LISTENER)
-        if handed_in:
-            self.r.table[fd].flags |= HANDED_IN
+    def listen(self, int fd, *, bint shared=False, bint turns=False):
+        """Accepts connections from a listening, non-blocking socket, whose fd is the reactor's from now on.
 
-    def watch_signals(self, int fd):
-        """A socket on which any byte makes run() see to Python's signal handlers (signal.set_wakeup_fd)."""
-        self.watch(fd, SIGNALS)
+        shared: other processes have it open, too; turns: and accept from it, so that not all are to wake up for each
+        connection. Raises OSError.
+        """
+        check_watched(listener_add(&self.r, fd, TAKING_TURNS if turns else SHARED if shared else ALONE))
 
-    cdef watch(self, int fd, uint8_t protocol):
-        cdef int fault = reactor_watch(&self.r, fd, protocol)
-        if fault:
-            raise OSError(fault, f"cannot watch a socket: {os.strerror(fault)}")
+    def borrow(self, fds):
+        """Accepts from another process's listeners as well, as listen() has it, until give_back(). Raises OSError."""
+        for fd in fds:
+            self.listen(fd, shared=True)
+        self.r.counts.lent += len(fds) != 0
+
+    def give_back(self, fds):
+        """Accepts from some listeners no longer, and closes their fds. Between iterations."""
+        for fd in fds:
+            listener_close(&self.r, fd)
+
+    def leave(self):
+        """Accepts whoever waits at the listeners, and then nobody any more. Between iterations."""
+        with nogil:
+            listeners_leave(&self.r)
+
+    def look_again(self):
+        """Accepts what waits at the listeners that processes take turns at, whoever's turn it was."""
+        listeners_rewatch(&self.r)
+
+    def attend(self, int fd, call):
+        """Calls call() between two iterations while an fd is readable, and whenever a signal came. The fd remains the
+        caller's, who ends this by unattend() before it is closed. Raises OSError."""
+        check_watched(reactor_attend(&self.r, fd))
+        self.attended[fd] = call
+
+    def unattend(self, int fd):
+        """The end of attend()."""
+        if self.attended.pop(fd, None) is not None and not self.r.forked:
+            reactor_unattend(&self.r, fd)
+
+    cdef see(self):
+        """Python's part, where a signal came or an attended fd is readable. Raises whatever it raises."""
+        self.r.interrupted = False
+        PyErr_CheckSignals()
+        for call in list(self.attended.values()):
+            call()
 
     def run(self):
-        """Serves until shutdown() or stop(), without the GIL; whatever a Python signal handler raises ends it too.
+        """Serves until shutdown() or stop(), without the GIL; whatever a Python signal handler, or what attend() was
+        given, raises ends it too.
 
         Raises RuntimeError if it runs already or was made before a fork, OSError if epoll fails.
         """
@@ -82,11 +114,10 @@ cdef class Loop:
             while not stopped:
                 with nogil:
                     stopped = reactor_run(&self.r)
-                PyErr_CheckSignals()
+                self.see()
         finally:
             listeners_close(&self.r)
             reactor_close_all(&self.r)
-            signals_unwatch(&self.r)
             self.running = False
         self.check_fault()
 
@@ -114,6 +145,8 @@ cdef class Loop:
                 listeners_close(r)
                 reactor_close_all(r)
         self.check_fault()
+        if r.interrupted:
+            self.see()
         return None if stopped or r.forked else poll_timeout(r)
 
     def shutdown(self, int64_t grace_ms, int64_t drain_ms):
@@ -154,3 +187,9 @@ cdef class Loop:
         """Raises OSError if epoll has failed, which it can only if its descriptor was closed."""
         if self.r.fault:
             raise OSError(self.r.fault, f"epoll_wait: {os.strerror(self.r.fault)}")
+
+
+cdef check_watched(int fault):
+    """Raises OSError for an errno."""
+    if fault:
+        raise OSError(fault, f"cannot watch a socket: {os.strerror(fault)}")

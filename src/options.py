@@ -9,6 +9,7 @@ holds them against the declarations.
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 import re
 import textwrap
@@ -19,6 +20,7 @@ from typing import Any, ClassVar, ParamSpec, TypeVar
 
 from c1m.kinds import (
     Amount,
+    AmountOr,
     CacheRules,
     Charset,
     Choice,
@@ -59,12 +61,14 @@ MAX_CONNECTIONS = 1 << 24        # c1m.reactor's MAX_TABLE
 MAX_UPGRADES = 1_000_000         # a second
 MAX_NETWORKS = 1024              # each connection's address is held against one after another
 MAX_CACHE_BYTES = 1 << 40
+MAX_WORKERS = 1024
 MAX_MEDIA_TYPES = 1024           # beside those that are known; each takes two of the 4096 in c1m.naming at most
 MAX_DURATIONS = 56               # of silence before a ping, and from there to the end, of all routes: c1m.reactor has
                                  # room for 63, of which the server's own timeouts take five
 GROUPS = (
-    "Load", "Listening", "Proxies", "Files", "HTTP", "WebSocket", "Limits and timeouts", "Log", "Report", "Command",
-)  # fmt: skip
+    "Load", "Listening", "Proxies", "Workers", "Files", "HTTP", "WebSocket", "Limits and timeouts", "Log", "Report",
+    "Command",
+)
 """The groups of options in the help, in this order."""
 EXPOSED = ("Accept-Ranges", "Content-Encoding", "Content-Range", "Date", "ETag")
 """Of the fields that c1m itself sends, those that scripts of other origins may not read unless they are named."""
@@ -275,7 +279,9 @@ class ServerOptions(Options, group="Limits and timeouts"):
     max_connections: int | None = option(
         None,
         Amount(1, MAX_CONNECTIONS),
-        """connections at once. Each beyond has its first request answered with 503 and is closed""",
+        """connections at once. Each beyond has its first request answered with 503 and is closed. Of this and the next
+        two each of several workers has its share, rounded up: clients spread over them by chance, so one may refuse
+        some a little before all together have as many""",
         shown=" None: as many as there are descriptors",
         flag=Flag("Connections at once; more are answered with 503."),
     )
@@ -407,6 +413,29 @@ class ServerOptions(Options, group="Limits and timeouts"):
         flag=Flag("Lines as Apache and nginx write them, or JSON objects."),
         group="Log",
     )
+    workers: int | str = option(
+        1,
+        AmountOr("auto", 1, MAX_WORKERS),
+        """how many processes serve under run(), which then watches them, see docs/workers.md; ``"auto"``: one for each
+        CPU that this process may use. More than one are run()'s alone""",
+        flag=Flag("Processes that serve, or one for each CPU: auto."),
+        group="Workers",
+    )
+    pin: bool = option(
+        False,
+        Switch(),
+        "keep each of several workers on a CPU of its own, the first on the first that this process may use, and so on",
+        flag=Flag("Keep each of several workers on a CPU of its own."),
+        group="Workers",
+    )
+    loop: str | None = option(
+        None,
+        Choice(("asyncio", "uvloop")),
+        """the event loop that run() has beside the reactor: ``"asyncio"``, or ``"uvloop"`` where that is installed""",
+        shown=": asyncio's where a handler has coroutine functions, else none",
+        flag=Flag("Event loop of handlers' coroutines."),
+        group="Workers",
+    )
 
     def check_together(self) -> None:
         if self.ports is None:
@@ -420,6 +449,8 @@ class ServerOptions(Options, group="Limits and timeouts"):
                 raise ValueError(f"ports: {port} is given twice")
         if self.ports and not self.host:
             raise ValueError("host: none given")
+        if self.loop == "uvloop" and importlib.util.find_spec("uvloop") is None:
+            raise ValueError("loop: uvloop is not installed (pip install uvloop)")
 
 
 class RootOptions(Options, group="Files"):

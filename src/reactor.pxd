@@ -10,7 +10,7 @@ cdef enum:                       # Conn.protocol: what an entry of the table is
     FREE
     LISTENER
     WAKER                        # the eventfd by which other threads wake the reactor
-    SIGNALS                      # the socket that Python's signal handler writes to
+    ATTENDED                     # a descriptor of Python's: while it is readable reactor_run returns, to have it read
     FIRST_PROTOCOL               # this and up: a connection, which speaks what protocol_add was given
     MAX_PROTOCOL_NUMBER = 16
 
@@ -34,8 +34,12 @@ cdef enum ConnFlag:              # Conn.flags; the upper byte is the protocol's 
     CONNECTING = 0x10000         # ours to another server, not there yet
     COUNTED = 0x20000            # the application counts it: Callbacks.uncount is called when it closes
     COUNTED_BY_ADDRESS = 0x40000  # and for its address, which only the application tells from other COUNTED ones
-    HANDED_IN = 0x80000          # a listener that other processes may have, too
     OWN_FLAG = 0x1000000         # the protocol's first; seven more follow
+
+cdef enum Sharing:               # of a listener, with other processes that have it open: among the flags of its entry
+    ALONE = 0
+    SHARED = 0x1000000           # it is not shut down when it is closed here
+    TAKING_TURNS = 0x3000000     # nor do all wake up for each connection (EPOLLEXCLUSIVE in epoll_ctl(2))
 
 cdef struct Segment:             # some bytes of a block, waiting to be sent
     Segment *next
@@ -53,7 +57,7 @@ cdef struct SendQueue:           # 32 bytes: output the kernel would not take ye
     int unacknowledged           # bytes that the kernel held besides, when the write timeout was last set
 
 cdef struct Conn:                # 64 bytes, one cache line; its index in the table is its fd
-    uint8_t protocol             # FREE to SIGNALS, or which of Reactor.protocols
+    uint8_t protocol             # FREE to ATTENDED, or which of Reactor.protocols
     uint8_t timeout              # the timeout class of its deadline, 0 for none
     uint16_t route               # the protocol's own
     uint32_t flags               # ConnFlag
@@ -118,6 +122,7 @@ cdef struct NetCounts:           # what it counts, in words that other threads a
     uint64_t connections         # now
     uint64_t full                # now: out of descriptors, and listeners are not watched
     uint64_t accepted, unwatched, received, sent, full_count, iterations
+    uint64_t lent                # times that others' listeners were borrowed
 
 cdef enum:
     MAX_TIMEOUT_CLASSES = 64
@@ -174,9 +179,10 @@ cdef struct Reactor:
     uint32_t passes              # how often it has been, since READY_PASSES were counted last
     uint32_t pass_tick           # heard_tick when this count began
     uint32_t read_tick           # of what came before this, READY connections too have read all that a kernel may hold
-    bint interrupted             # a signal came: run returns so that Python may look
+    bint interrupted             # a signal came, or an ATTENDED is readable: run returns so that Python may look
     int fault                    # errno of an epoll_wait that failed: nothing can be served any more
     bint forked                  # this is the child of a fork, where everything was closed
+    int forks                    # forks_seen when it was made: children of later forks may hold its descriptors
     uint32_t full_tick           # since when descriptors have run out: NetCounts.full
     uint32_t noted_tick          # when the log was last told
     bint noted
@@ -209,7 +215,11 @@ cdef enum Asked:
 
 cdef int reactor_init(Reactor *r, int64_t write_timeout_ms, int waker) noexcept nogil
 cdef void reactor_free(Reactor *r) noexcept nogil
-cdef int reactor_watch(Reactor *r, int fd, uint8_t protocol) noexcept nogil
+cdef int reactor_attend(Reactor *r, int fd) noexcept nogil
+cdef void reactor_unattend(Reactor *r, int fd) noexcept nogil
+cdef int listener_add(Reactor *r, int fd, uint32_t sharing) noexcept nogil
+cdef void listener_close(Reactor *r, int fd) noexcept nogil
+cdef void listeners_rewatch(Reactor *r) noexcept nogil
 cdef bint reactor_keep_peers(Reactor *r) noexcept nogil
 cdef void reactor_iterate(Reactor *r, int wait_ms) noexcept nogil
 cdef bint reactor_run(Reactor *r) noexcept nogil
@@ -217,7 +227,7 @@ cdef int poll_timeout(Reactor *r) noexcept nogil
 cdef bint shutdown_done(const Reactor *r) noexcept nogil
 cdef void reactor_proceed(Reactor *r) noexcept nogil
 cdef void listeners_close(Reactor *r) noexcept nogil
-cdef void signals_unwatch(Reactor *r) noexcept nogil
+cdef void listeners_leave(Reactor *r) noexcept nogil
 cdef void reactor_forget(Reactor *r) noexcept nogil
 cdef uint8_t protocol_add(Reactor *r, Protocol protocol) noexcept nogil
 cdef uint8_t timeout_class(Reactor *r, int64_t ms) noexcept nogil

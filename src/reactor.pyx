@@ -18,6 +18,8 @@ more, together a scan. What counts for deadlines is heard_tick, the clock before
 Invariants a change must keep:
 - The fd is the index. An entry is FREE or whole; only conn_open, conn_finish, conn_close and reclaim move it between.
 - Between iterations an idle connection has input, output and session NULL. Between dispatches write_n is 0.
+- A listener that other processes have, too, is never shut down. It is watched no longer before its last connections are
+  accepted: whoever of the others is woken for the next, it is not us.
 - Edges are told once. A connection that is left with bytes unread or unsent without having seen EAGAIN (or a short
   count) goes into the ready queue, or is READ_PAUSED with output queued.
 - conn_close only marks. Entries are freed, and fds closed, in reclaim and nowhere else: so no fd is reused within a
@@ -40,8 +42,9 @@ from c1m.buf cimport block_copy, block_ref, block_unref, static_assert
 from c1m.linux cimport (
     AF_INET, AF_INET6, AF_UNIX, CLOCK_MONOTONIC_COARSE, CLOCK_REALTIME_COARSE, CLOCK_THREAD_CPUTIME_ID,
     ECONNABORTED, EFD_CLOEXEC, EFD_NONBLOCK, EINPROGRESS, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPOLL_CLOEXEC,
-    EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP,
-    IP_BIND_ADDRESS_NO_PORT, IPPROTO_IP, IPPROTO_TCP, MADV_DONTNEED, MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE,
+    EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLERR, EPOLLET, EPOLLEXCLUSIVE, EPOLLHUP, EPOLLIN, EPOLLOUT,
+    EPOLLRDHUP, IP_BIND_ADDRESS_NO_PORT, IPPROTO_IP, IPPROTO_TCP, MADV_DONTNEED, MAP_ANONYMOUS,
+    MAP_FAILED, MAP_NORESERVE,
     MAP_PRIVATE, PROT_READ, PROT_WRITE, RLIMIT_NOFILE, SHUT_RDWR, SO_ERROR, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM,
     SOL_SOCKET, TCP_NODELAY, accept4, c_bind, c_connect, c_read, c_write, clock_gettime, close, epoll_create1,
     epoll_ctl, epoll_event, epoll_wait, errno, eventfd, forks_seen, free_bytes, getrlimit, getsockopt, give_back,
@@ -108,26 +111,27 @@ cdef bint entry_watch(Reactor *r, int fd, uint8_t protocol, uint32_t events) noe
         c.protocol = FREE
         return False
     r.top = max(r.top, fd)
-    if protocol == LISTENER:
-        r.listeners_top = max(r.listeners_top, fd)
     return True
 
 
-cdef void signals_unwatch(Reactor *r) noexcept nogil:
-    """Watches the socket of signals no longer; it is about to be closed by whoever opened it."""
-    cdef int fd
-    for fd in range(r.top + 1):
-        if r.table[fd].protocol == SIGNALS:
-            r.table[fd].protocol = FREE
-            r.table[fd].generation += 1
-            epoll_ctl(r.epoll, EPOLL_CTL_DEL, fd, NULL)
+cdef void entry_free(Reactor *r, int fd) noexcept nogil:
+    """Watches what is no connection no longer."""
+    cdef epoll_event unused
+    r.table[fd].protocol = FREE
+    r.table[fd].generation += 1
+    epoll_ctl(r.epoll, EPOLL_CTL_DEL, fd, &unused)
 
 
-cdef int reactor_watch(Reactor *r, int fd, uint8_t protocol) noexcept nogil:
-    """Makes an open fd a LISTENER, WAKER or SIGNALS; 0 or an errno. It is the reactor's from then on."""
+cdef int reactor_attend(Reactor *r, int fd) noexcept nogil:
+    """Makes an open fd ATTENDED, until reactor_unattend or the reactor's end; 0 or an errno."""
     if fd >= r.size:
         return EMFILE
-    return 0 if entry_watch(r, fd, protocol, EPOLLIN) else errno
+    return 0 if entry_watch(r, fd, ATTENDED, EPOLLIN) else errno
+
+
+cdef void reactor_unattend(Reactor *r, int fd) noexcept nogil:
+    if r.table[fd].protocol == ATTENDED:
+        entry_free(r, fd)
 
 
 cdef inline Protocol *protocol_of(Reactor *r, const Conn *c) noexcept nogil:
@@ -177,14 +181,13 @@ cdef void conn_finish(Reactor *r, Conn *c, bint linger) noexcept nogil:
         ready_add(r, c)          # no end of a dispatch will see to it
 
 
-cdef inline void fd_close(Reactor *r, int fd, bint for_all) noexcept nogil:
-    """Closes a socket, and for all who have it. A child that was forked, in C and unseen by us, may hold it as well:
-    then neither the connection nor epoll's interest in it would end."""
+cdef inline void fd_close(Reactor *r, int fd) noexcept nogil:
+    """Closes a socket for good. A child that was forked, in C and unseen by us, may hold it as well: then neither the
+    connection nor epoll's interest in it would end."""
     cdef epoll_event unused
-    if forks_seen:
+    if forks_seen != r.forks:
         epoll_ctl(r.epoll, EPOLL_CTL_DEL, fd, &unused)
-        if for_all:
-            shutdown(fd, SHUT_RDWR)
+        shutdown(fd, SHUT_RDWR)
     close(fd)
 
 
@@ -202,7 +205,7 @@ cdef void reclaim(Reactor *r) noexcept nogil:
         queue_free(r, c)
         c.protocol = FREE        # before its fd is closed, for a fork may come between
         c.generation += 1
-        fd_close(r, r.closing[i], True)
+        fd_close(r, r.closing[i])
         r.counts.connections -= 1
         i += 1
     if r.counts.full and r.closing_n:
@@ -261,6 +264,48 @@ cdef void conn_connected(Reactor *r, Conn *c) noexcept nogil:
 
 # ---- listeners ----
 
+cdef inline uint32_t listener_events(const Conn *c) noexcept nogil:
+    return EPOLLIN | (EPOLLEXCLUSIVE if c.flags & TAKING_TURNS == TAKING_TURNS else 0)
+
+
+cdef int listener_add(Reactor *r, int fd, uint32_t sharing) noexcept nogil:
+    """Accepts from a listening, non-blocking socket, which is the reactor's from then on; 0 or an errno."""
+    if fd >= r.size:
+        return EMFILE
+    if not entry_watch(r, fd, LISTENER, EPOLLIN | (EPOLLEXCLUSIVE if sharing == TAKING_TURNS else 0)):
+        return errno
+    r.table[fd].flags |= sharing
+    r.listeners_top = max(r.listeners_top, fd)
+    return 0
+
+
+cdef inline void listener_watch(Reactor *r, int fd, bint on) noexcept nogil:
+    cdef epoll_event event
+    event.events = listener_events(&r.table[fd])
+    event.data.u64 = handle_of(r, &r.table[fd])
+    epoll_ctl(r.epoll, EPOLL_CTL_ADD if on else EPOLL_CTL_DEL, fd, &event)
+
+
+cdef void listener_close(Reactor *r, int fd) noexcept nogil:
+    cdef bint shared = r.table[fd].flags & SHARED != 0
+    if r.table[fd].protocol != LISTENER:
+        return
+    entry_free(r, fd)
+    if shared:
+        close(fd)
+    else:
+        fd_close(r, fd)
+
+
+cdef void listeners_rewatch(Reactor *r) noexcept nogil:
+    """Has epoll look anew at the listeners that processes take turns at: one that was woken may not have come to it."""
+    cdef int fd
+    for fd in range(r.listeners_top + 1):
+        if r.table[fd].protocol == LISTENER and r.table[fd].flags & TAKING_TURNS == TAKING_TURNS and not r.counts.full:
+            listener_watch(r, fd, False)
+            listener_watch(r, fd, True)
+
+
 cdef inline int conn_accept(Reactor *r, int listener) noexcept nogil:
     """A new connection's fd, its address noted if anyone wants to know; or -1 and errno."""
     cdef sockaddr_storage address
@@ -298,13 +343,10 @@ cdef void listener_ready(Reactor *r, int listener) noexcept nogil:
 
 cdef void listeners_watch(Reactor *r, bint on) noexcept nogil:
     """Stops or resumes watching the listeners: with no descriptor to be had, a watched one would spin."""
-    cdef epoll_event event
     cdef int fd
     for fd in range(r.listeners_top + 1):
         if r.table[fd].protocol == LISTENER:
-            event.events = EPOLLIN if on else 0
-            event.data.u64 = handle_of(r, &r.table[fd])
-            epoll_ctl(r.epoll, EPOLL_CTL_MOD, fd, &event)
+            listener_watch(r, fd, on)
     r.counts.full = not on
     if r.counts.full:
         r.full_tick = r.tick
@@ -316,11 +358,13 @@ cdef void listeners_watch(Reactor *r, bint on) noexcept nogil:
 
 
 cdef void listeners_drain(Reactor *r) noexcept nogil:
-    """Accepts all who wait: to close a listener would cut them off."""
+    """Watches no listener any more, and accepts all who wait: to close it would cut them off, and for those who came
+    before, another process may not be woken."""
     cdef int fd
     cdef uint64_t before
     for fd in range(r.listeners_top + 1):
         if r.table[fd].protocol == LISTENER:
+            listener_watch(r, fd, False)
             before = r.counts.accepted - 1
             while before != r.counts.accepted and not r.counts.full:
                 before = r.counts.accepted
@@ -330,10 +374,17 @@ cdef void listeners_drain(Reactor *r) noexcept nogil:
 cdef void listeners_close(Reactor *r) noexcept nogil:
     cdef int fd
     for fd in range(r.listeners_top + 1):
-        if r.table[fd].protocol == LISTENER:
-            r.table[fd].protocol = FREE
-            r.table[fd].generation += 1
-            fd_close(r, fd, not r.table[fd].flags & HANDED_IN)
+        listener_close(r, fd)
+
+
+cdef void listeners_leave(Reactor *r) noexcept nogil:
+    """Accepts all who wait, and closes the listeners. Between iterations."""
+    clock_read(r)
+    r.iterating = True
+    listeners_drain(r)
+    listeners_close(r)
+    r.on.release(r.on.app)
+    r.iterating = False
 
 
 cdef inline int64_t cpu_nanoseconds() noexcept nogil:
@@ -1078,8 +1129,7 @@ cdef inline void event_ready(Reactor *r, const epoll_event *event) noexcept nogi
         listener_ready(r, fd)
     elif c.protocol == WAKER:
         woken(r)
-    elif c.protocol == SIGNALS:
-        net_recv(fd, r.recv_buffer, RECV_BUFFER)
+    elif c.protocol == ATTENDED:
         r.interrupted = True
 
 
@@ -1250,7 +1300,8 @@ cdef bint shutdown_done(const Reactor *r) noexcept nogil:
 
 
 cdef bint reactor_run(Reactor *r) noexcept nogil:
-    """Iterates until a signal came (False), or the server has stopped or can't go on (True)."""
+    """Iterates until a signal came or an ATTENDED is readable (False), or the server has stopped or can't go on (True).
+    """
     r.thread = pthread_self()
     while True:
         reactor_iterate(r, poll_timeout(r))
@@ -1304,7 +1355,7 @@ cdef void reactor_forget(Reactor *r) noexcept nogil:
     cdef int fd, i
     for fd in range(r.top + 1):
         if r.table[fd].protocol != FREE:
-            if r.table[fd].protocol != SIGNALS:
+            if r.table[fd].protocol != ATTENDED:
                 close(fd)        # that one is Python's to close
             r.table[fd].protocol = FREE
             r.table[fd].generation += 1
@@ -1363,6 +1414,7 @@ cdef int reactor_init(Reactor *r, int64_t write_timeout_ms, int waker) noexcept 
         ring *= 2
     r.ready.mask = r.flush.mask = <uint32_t>(ring - 1)
     r.share = MAX_SHARE
+    r.forks = forks_seen
     r.protocols_n = FIRST_PROTOCOL
     r.timeouts_n = 1             # 0 means none
     r.write_timeout = timeout_new(r, write_timeout_ms)
@@ -1393,7 +1445,7 @@ cdef bint descriptors_open(Reactor *r) noexcept nogil:
         return False
     if r.waker < 0:
         r.waker = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
-    return r.waker >= 0 and reactor_watch(r, r.waker, WAKER) == 0
+    return r.waker >= 0 and entry_watch(r, r.waker, WAKER, EPOLLIN)
 
 
 cdef bint reactor_keep_peers(Reactor *r) noexcept nogil:

@@ -7,13 +7,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import importlib
 import inspect
 import logging
 import mimetypes
 import os
 import signal
 import socket
-import stat
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -25,6 +25,7 @@ from c1m.handlers import check_parameters, has_coroutines, methods_of
 from c1m.listeners import addresses, check_free, handed_in, opened, place_of, port_of
 from c1m.listing import Listings
 from c1m.logwriter import LogWriter
+from c1m.logwriter import opened as log_opened
 from c1m.mediatypes import TYPES
 from c1m.options import RouteOptions, ServerOptions, checked_durations, checked_route
 from c1m.root import Root, made_root
@@ -32,11 +33,12 @@ from c1m.runner import Runner
 from c1m.shared import Shared
 from c1m.site import Site
 from c1m.websocket import Handler
+from c1m.workers import Post, Supervisor, cpus, reason
 
 __all__ = ["Server"]
 
 _H = TypeVar("_H")
-_G = TypeVar("_G", bound=Callable[[], Any])
+_Hook = TypeVar("_Hook", bound=Callable[[], Any])
 _Path = str | os.PathLike[str]
 
 
@@ -60,8 +62,10 @@ class Server:
         async with server:               # serves inside the running asyncio loop
             await asyncio.Event().wait()
 
+    run() has as many processes as `workers` says, which it forks: docs/workers.md tells what they share.
+
     Under ``async with`` signals are the caller's to handle: asyncio.run() makes SIGINT cancel the main task, and
-    SIGTERM ends the process. At its end coroutines have what is left of shutdown_timeout, or a second; then they are
+    SIGTERM ends the process. At the end coroutines have what is left of shutdown_timeout, or a second; then they are
     cancelled, and after another second given up.
 
     However it is stopped, it drains first: the listeners close; responses that are under way are finished, and no other
@@ -73,7 +77,7 @@ class Server:
     open files (RLIMIT_NOFILE) becomes the hard one, so that descriptors may be over the 1023 that select(2) knows;
     glibc's malloc keeps large freed blocks for the next (mallopt); and SIGPIPE is ignored, as Python has it from the
     start, where its default would end the process. A server runs in the process that called listen(): a fork of it
-    can't, and its end leaves the sockets and the log alone.
+    can't, and its end leaves the sockets and the log alone; the workers of run() are forks, too, but the server's own.
     """
 
     def __init__(
@@ -104,6 +108,9 @@ class Server:
         publish_buffer: int = 16 << 20,
         access_log: _Path | None = None,
         access_log_format: str = "combined",
+        workers: int | str = 1,
+        pin: bool = False,
+        loop: str | None = None,
     ) -> None:
         self._options = ServerOptions(locals())
         places = list(root) if isinstance(root, Mapping) else []
@@ -112,12 +119,19 @@ class Server:
             for i, (host, prefix, given) in enumerate(self._options.root or ())
         ]
         self._log: LogWriter | None = None
+        self._log_fd = -1                    # which workers begin with; -1 where there are none, or no log
+        self._on_start: list[Callable[[], Any]] = []
+        self._on_stop: list[Callable[[], Any]] = []
         self._routes: dict[str, dict[str, Any]] = {}
         self._handlers: list[Handler] = []
         self._runner: Runner | None = None
-        self._site: Site | None = None
-        self._shared: Shared | None = None  # with the other processes of this server, where it has several,
-        self._seat = 0  # and this one's place there
+        self._site: Site | None = None       # this process's: a supervisor has none
+        self._shared: Shared | None = None
+        self._supervisor: Supervisor | None = None
+        self._tcp: list[list[socket.socket]] = []        # the listeners that a supervisor is to have
+        self._for_all: list[socket.socket] = []          # and those from which all accept in turns,
+        self._not_ours: list[socket.socket] = []         # some of which others may have
+        self._told: Callable[[str], None] = lambda what: None    # what it does then, for `c1m serve`
         self._thread: threading.Thread | None = None
         self._ports: list[int] = []
         self._handed_in: list[str] = []          # where sockets that were handed in are found
@@ -163,7 +177,8 @@ class Server:
         1006 if the connection broke; reason is the peer's, or ours, "" if none was given. A handler that raises is
         logged, and its connection closes with 1011; `Closed`, once that connection is closing, ends it quietly.
 
-        Under ``async with server`` all but on_upgrade may be coroutine functions, or return what can be awaited. Each
+        Under run() and ``async with server`` all but on_upgrade may be coroutine functions, or return what can be
+        awaited; run() has an event loop where there is a coroutine function, or where the server's `loop` says so. Each
         connection's calls then run one after another. While 16 wait, the client is not read from: with the one that
         runs, up to 17 times max_message are held for it. What came before the client's Close is still handled, for up
         to shutdown_timeout seconds. When the connection breaks or the server stops, the call that runs is cancelled
@@ -193,7 +208,22 @@ class Server:
 
         return decorate
 
-    def on_drain_start(self, goodbye: _G) -> _G:
+    def on_start(self, function: _Hook) -> _Hook:
+        """A decorator: calls a function without arguments before this process accepts connections, in each worker by
+        itself. Of several the first added is the first called. Coroutine functions run in the loop of handlers'
+        coroutines, under run() and ``async with server``.
+
+        What it raises ends that worker, which is logged, and tried anew. With one worker run() raises it, as `with`
+        does.
+        """
+        return self._add_hook("on_start", self._on_start, function)
+
+    def on_stop(self, function: _Hook) -> _Hook:
+        """The same after the last connection has ended, be it by SystemExit or a second signal, if on_start has
+        succeeded."""
+        return self._add_hook("on_stop", self._on_stop, function)
+
+    def on_drain_start(self, function: _Hook) -> _Hook:
         """Adds a function that is called, without arguments, when the server stops, so that clients can be told in the
         application's own words: once the listeners are closed, and before the first WebSocket is. Several are called in
         the order in which they were added. A decorator::
@@ -202,19 +232,14 @@ class Server:
             def goodbye():
                 server.publish("all", '{"type": "restart", "back_in": 5}')
 
-        What it publishes and sends arrives before the Close. Under ``async with server`` it may be a coroutine function
-        or return what can be awaited: WebSockets are closed when all have ended, or after half of `drain`, a second at
-        least, when they are cancelled. A plain function runs on the server's thread, and holds it up. What is raised is
-        logged.
+        What it publishes and sends arrives before the Close. Where coroutines run, under run() and ``async with server``,
+        it may be a coroutine function or return what can be awaited: WebSockets are closed when all have ended, or
+        after half of `drain`, a second at least, when they are cancelled. A plain function runs on the server's thread,
+        and holds it up. With several workers each calls it for its own clients. What is raised is logged.
 
         Raises TypeError for what can't be called without arguments, RuntimeError if the server listens already.
         """
-        self._check_stopped("add on_drain_start to")
-        if not callable(goodbye):
-            raise TypeError(f"on_drain_start: {goodbye!r} is no function")
-        check_parameters("on_drain_start", goodbye, ())
-        self._goodbyes.append(goodbye)
-        return goodbye
+        return self._add_hook("on_drain_start", self._goodbyes, function)
 
     def publish(self, topic: str, message: str | bytes | bytearray | memoryview) -> None:
         """Sends a message to every WebSocket that is subscribed to a topic. May be called from any thread; one that
@@ -239,6 +264,11 @@ class Server:
         `sockets`."""
         return list(self._ports or self._options.ports)
 
+    @property
+    def workers(self) -> int:
+        """How many processes serve under run()."""
+        return cpus() if self._options.workers == "auto" else int(self._options.workers)
+
     def listen(self) -> None:
         """Opens the ports, so that clients can connect and wait. run() and `with` do it themselves if it has not been
         done; do it first to learn the real ports, or to give up privileges before serving.
@@ -249,26 +279,37 @@ class Server:
         self._check_stopped("start")
         if self._handed_in:
             raise RuntimeError("the sockets that were handed in were closed at the end of the first run")
-        site = self._made()
+        options = self._options
+        workers = self.workers
+        site = self._made()                  # with several workers, for what it raises, and for what all then have
         with contextlib.ExitStack() as undo:
-            options = self._options
-            listeners, ports = opened(undo, options.host, options.ports, options.unix, options.unix_mode)
+            tcp, unix, ports = opened(undo, options.host, options.ports, options.unix, options.unix_mode, workers)
             given = handed_in(undo, _named(options.sockets))
             ports += [port for each in given for port in port_of(each)]
             handed = [place_of(each) for each in given]
-            log = None
-            if options.access_log is not None:
-                log = _log_writer(site, options.access_log, options.access_log_format == "json")
-                undo.callback(log.close)
-            for listener in [*listeners, *given]:
-                site.listen(listener.fileno(), listener in given)
-                listener.detach()
+            log = -1 if options.access_log is None else log_opened(options.access_log)
+            if log >= 0:
+                undo.callback(os.close, log)
+            if workers == 1:
+                for listener in (*tcp[0], *unix, *given):
+                    site.listen(listener.fileno(), shared=listener in given)
+                    listener.detach()
+                if log >= 0:
+                    self._log = self._log_writer(site, log)
+                self._site, self._shared = site, None
+            else:
+                # A predecessor and its successor have a seat each.
+                self._site, self._shared = None, Shared(2 * workers + 2, options.publish_buffer)
+                self._tcp, self._for_all, self._not_ours, self._log_fd = tcp, [*unix, *given], given, log
             undo.pop_all()
-        self._site, self._ports, self._listening, self._owner = site, ports, True, os.getpid()
-        self._handed_in, self._log = handed, log
+        self._ports, self._listening, self._owner = ports, True, os.getpid()
+        self._handed_in = handed
 
     def run(self) -> None:
         """Serves until SIGINT or SIGTERM, or until another thread calls stop().
+
+        With several workers this process becomes their supervisor, which serves nobody itself: it replaces those that
+        die, at SIGHUP all, one after another, and ends all at once at SIGQUIT. See docs/workers.md.
 
         The first signal has the server drain; a second one cuts that short with KeyboardInterrupt. Outside the main
         thread, where Python has no signals, only stop() ends it.
@@ -279,17 +320,24 @@ class Server:
         Raises OSError where a port can't be had, RuntimeError if the server runs already, or if this process is a fork
         of the one that called listen().
         """
-        site = self._start()
+        self._start()
         try:
-            with self._signals(site):
-                site.run()
+            if self._site is None:
+                self._supervise()
+            else:
+                self._serve(self._site)
         finally:
             self._close()
 
     def stop(self) -> None:
-        """Ends run() as a first signal would. May be called from any thread, and when nothing runs."""
-        if self._site is not None and self._owner == os.getpid():
+        """Ends run() as a first signal would; in a worker, that worker. May be called from any thread, and when nothing
+        runs."""
+        if self._owner != os.getpid():
+            return
+        if self._site is not None:
             self._site.shutdown(*self._stop_ms)
+        elif self._supervisor is not None:
+            self._supervisor.stop()
 
     def reopen_log(self) -> None:
         """Opens the access log's file anew, as after a rename (logrotate), within a quarter of a second. If that fails
@@ -298,18 +346,22 @@ class Server:
         log = self._log
         if log is not None:
             log.reopen()
+        elif self._supervisor is not None:
+            self._supervisor.reopen_logs()
 
     def _pulse(self) -> int:
-        """How many iterations its event loop has made; if it is alive, it makes another."""
+        """How many iterations its event loop, or its supervisor's, has made; if it is alive, it makes another."""
+        if self._supervisor is not None:
+            return self._supervisor.pulse()
         assert self._site is not None
         self._site.wake()
         return int(self._site.counters()["iterations"])
 
     def stats(self) -> dict[str, Any]:
         """The counters of the server that runs, or ran last: connections, requests, bytes, cached files and so on.
-        Where several processes serve, they are the sums of all, and ``workers`` lists each living one's.
 
-        Raises RuntimeError if it has never run.
+        With workers, in each of them and in the process that called run(), the sums of all, those that have died
+        included, and each living one's in a list as `workers`. Raises RuntimeError if it has never run.
         """
         if self._shared is not None:
             return self._shared.stats()
@@ -318,7 +370,13 @@ class Server:
         return self._site.counters()
 
     def __enter__(self) -> Server:
-        site = self._start()
+        site = self._start_alone("with")
+        try:
+            for hook in self._on_start:
+                hook()
+        except BaseException:
+            self._abandon(site)
+            raise
         self._thread = threading.Thread(target=_serve, args=(site,), name="c1m", daemon=True)
         self._thread.start()
         return self
@@ -328,13 +386,23 @@ class Server:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-        self._close()
+        try:
+            if self._owner == os.getpid():
+                for hook in self._on_stop:
+                    hook()
+        finally:
+            self._close()
 
     async def __aenter__(self) -> Server:
         """Serves inside the running asyncio loop, which watches the reactor's descriptor."""
         loop = asyncio.get_running_loop()  # raises, where there is none, before anything is opened
-        self._runner = Runner(loop, self._start(coroutines=True), self._handlers, self._options.shutdown_timeout,
-                              self._options.drain)
+        site = self._start_alone("async with")
+        self._runner = Runner(loop, site, self._handlers, self._options.shutdown_timeout, self._options.drain)
+        try:
+            await _called(self._on_start)
+        except BaseException:
+            self._abandon(site)
+            raise
         self._runner.start()
         return self
 
@@ -343,27 +411,144 @@ class Server:
         self.stop()
         try:
             if self._owner == os.getpid():
-                await self._runner.finish()
+                try:
+                    await self._runner.finish()
+                finally:
+                    await _called(self._on_stop)
         finally:
             self._close()
 
+    # -- the process that serves --
+
+    def _serve(self, site: Site, post: Post | None = None) -> None:
+        """Serves in this thread until the end, alone or as a worker."""
+        loop = self._options.loop or ("asyncio" if self._has_coroutines() else None)
+        if loop is None:
+            with self._signals(site, post):
+                try:
+                    for hook in self._on_start:
+                        hook()
+                except BaseException as error:
+                    self._abandon(site, post, error)
+                    raise
+                try:
+                    if post is not None:
+                        post.attend(site, self.stop, self.reopen_log)
+                    site.run()
+                finally:
+                    for hook in self._on_stop:
+                        hook()
+            return
+        cut: list[bool] = []
+        with asyncio.Runner(loop_factory=importlib.import_module(loop).new_event_loop) as runner:
+            try:
+                runner.run(self._serve_in_loop(site, post, cut))
+            except asyncio.CancelledError:
+                if cut:
+                    raise KeyboardInterrupt from None
+                raise
+
+    async def _serve_in_loop(self, site: Site, post: Post | None, cut: list[bool]) -> None:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+
+        def cut_short() -> None:
+            cut.append(True)
+            loop.call_soon_threadsafe(task.cancel)
+
+        self._runner = Runner(loop, site, self._handlers, self._options.shutdown_timeout, self._options.drain)
+        with self._signals(site, post, cut_short):
+            try:
+                await _called(self._on_start)
+            except BaseException as error:
+                self._abandon(site, post, error)
+                raise
+            try:
+                if post is not None:
+                    post.attend(site, self.stop, self.reopen_log)
+                self._runner.start()
+                await self._runner.finish()
+            finally:
+                await _called(self._on_stop)
+
+    def _abandon(self, site: Site, post: Post | None = None, error: BaseException | None = None) -> None:
+        """on_start has raised: nobody is served."""
+        if post is not None and error is not None:
+            post.say(f"fails on_start raised {reason(error)}")
+        self._runner = None
+        site.stop()
+        while site.iterate() is not None:
+            pass
+        if post is None:
+            self._close()
+
+    # -- workers --
+
+    def _supervise(self) -> None:
+        assert self._shared is not None
+        if self._options.loop or self._has_coroutines():
+            importlib.import_module(self._options.loop or "asyncio")         # once for all
+        self._supervisor = Supervisor(
+            self._tcp, self._for_all, self._shared, self._work,
+            grace=self._options.drain + self._options.shutdown_timeout, pin=self._options.pin,
+            reopen=self._reopen_own_log, not_ours=self._not_ours, told=self._told,
+        )
+        try:
+            self._supervisor.run()
+        finally:
+            if self._owner == os.getpid():
+                self._supervisor = None
+
+    def _work(self, post: Post) -> int:
+        """What a worker does, from its fork to its end; returns its exit status."""
+        supervisor, self._supervisor = self._supervisor, None
+        assert supervisor is not None
+        self._owner = os.getpid()
+        site = self._site = self._made(self._shared, post.seat)
+        if self._log_fd >= 0:
+            self._log = self._log_writer(site, os.dup(self._log_fd), supervisor.turns)
+        try:
+            self._serve(site, post)
+        except SystemExit as error:
+            return error.code if isinstance(error.code, int) else int(error.code is not None)
+        finally:
+            if self._log is not None:
+                self._log.close()
+        return 0
+
+    def _reopen_own_log(self) -> None:
+        """That which the next workers begin with. If it can't be opened the old one stays in use."""
+        if self._log_fd >= 0 and self._options.access_log is not None:
+            with contextlib.suppress(OSError):
+                fresh = log_opened(self._options.access_log)
+                os.close(self._log_fd)
+                self._log_fd = fresh
+
     # -- starting and stopping --
 
-    def _made(self) -> Site:
+    def _add_hook(self, name: str, hooks: list[Callable[[], Any]], function: _Hook) -> _Hook:
+        self._check_stopped(f"add {name} to")
+        if not callable(function):
+            raise TypeError(f"{name}: {function!r} is no function: write @server.{name}, without parentheses")
+        check_parameters(name, function, ())
+        hooks.append(function)
+        return function
+
+    def _made(self, shared: Shared | None = None, seat: int = 0) -> Site:
         """A site with all that was configured, and no listeners yet."""
         types = mimetypes.MimeTypes().types_map[True] | TYPES | (self._options.mime_types or {})
         by_name = ServerOptions.options["mime_types"].kind.export(types)
         site = Site(
             **self._options.export(
                 "head_timeout", "keep_alive_timeout", "write_timeout", "cache_files", "cache_bytes", "proxy_protocol",
-                "trusted_proxies", "forwarded", "max_connections", "max_connections_per_address",
-                "max_upgrades_per_address",
+                "trusted_proxies", "forwarded",
             ),
+            **self._shares(),
             drain_code=self._options.drain_code,
             mime_types=by_name | {None: self._options.export("default_type")["default_type"]},
             listing=Listings().page,
-            shared=self._shared,
-            seat=self._seat,
+            shared=shared,
+            seat=seat,
         )
         for host, prefix, root in self._roots:
             root._mount(site, host, prefix)
@@ -377,6 +562,12 @@ class Server:
                 self._handlers.append(handler)
             site.route(path.encode(), handler, **route["options"])
         return site
+
+    def _shares(self) -> dict[str, int | None]:
+        """Of the limits that count clients, what one of the processes lets in; together not less than was asked for."""
+        limits = ("max_connections", "max_connections_per_address", "max_upgrades_per_address")
+        workers = self.workers
+        return {name: most and -(-most // workers) for name, most in self._options.export(*limits).items()}
 
     def _check(self) -> None:
         """What listen() would do, as far as that can be known without it. Raises OSError and ValueError like it."""
@@ -394,7 +585,7 @@ class Server:
         self._made()
 
     def _has_coroutines(self) -> bool:
-        return any(map(inspect.iscoroutinefunction, self._goodbyes)) or any(
+        return any(map(inspect.iscoroutinefunction, [*self._on_start, *self._on_stop, *self._goodbyes])) or any(
             has_coroutines(route["handler"] or {}) for route in self._routes.values()
         )
 
@@ -413,31 +604,37 @@ class Server:
     def _everyone(self) -> Site | Shared:
         """What reaches the subscribers in all processes: from one that serves, or from the one that has started those.
         """
-        return self._shared if self._shared is not None and self._site is None else self._running_site()
-
-    def _running_site(self) -> Site:
         self._check_process()
         ended = self._thread is not None and not self._thread.is_alive()
+        if self._supervisor is not None and self._shared is not None:
+            return self._shared
         if self._site is None or not self._running or ended:
             raise RuntimeError(
                 "this server is not running: publish while run(), `with server` or `async with server` serves"
             )
         return self._site
 
-    def _start(self, coroutines: bool = False) -> Site:
+    def _start(self) -> None:
         self._check_process()
         if self._running:
             raise RuntimeError("this server is running already")
-        if not coroutines:
-            for path, route in self._routes.items():
-                if has_coroutines(route["handler"] or {}):
-                    raise RuntimeError(f"the handler of {path!r} has coroutine functions: use `async with server`")
-            if any(map(inspect.iscoroutinefunction, self._goodbyes)):
-                raise RuntimeError("on_drain_start has a coroutine function: use `async with server`")
         if not self._listening:
             self.listen()
-        assert self._site is not None
         self._running = True
+
+    def _start_alone(self, statement: str) -> Site:
+        """For `with` and `async with`."""
+        if self._options.workers != 1:
+            raise RuntimeError(
+                f"workers: {self._options.workers!r} are asked for, but `{statement} server` serves in this process"
+                " alone: use run(), or workers=1"
+            )
+        if statement == "with" and self._has_coroutines():
+            paths = [path for path, route in self._routes.items() if has_coroutines(route["handler"] or {})]
+            who = f"the handler of {paths[0]!r}" if paths else "on_start or on_stop"
+            raise RuntimeError(f"{who} has coroutine functions: use run() or `async with server`")
+        self._start()
+        assert self._site is not None
         return self._site
 
     def _close(self) -> None:
@@ -447,13 +644,37 @@ class Server:
             return
         if log is not None:
             log.close()
+        if self._log_fd >= 0:
+            os.close(self._log_fd)
+            self._log_fd = -1
         for path in self._options.unix:
             with contextlib.suppress(OSError):
                 os.unlink(path)
 
+    def _log_writer(self, site: Site, fd: int, turn: int | None = None) -> LogWriter:
+        # The thread may not keep alive a site that was dropped without its end.
+        reference = weakref.ref(site)
+
+        def take() -> bytes | None:
+            site = reference()
+            return None if site is None else site.log_take()
+
+        def lost(lines: int) -> None:
+            site = reference()
+            if site is not None:
+                site.log_lost(lines)
+
+        site.log_to_memory(self._options.access_log_format == "json")
+        return LogWriter(take, lost, self._options.access_log or "-", fd, turn)
+
     @contextlib.contextmanager
-    def _signals(self, site: Site) -> Iterator[None]:
-        """SIGINT, SIGTERM and SIGUSR1 do as run() says; whatever was there before is put back, whatever fails."""
+    def _signals(
+        self, site: Site, post: Post | None = None, cut_short: Callable[[], None] | None = None
+    ) -> Iterator[None]:
+        """SIGINT, SIGTERM and SIGUSR1 do as run() says; whatever was there before is put back, whatever fails. In a
+        worker SIGINT is the supervisor's. cut_short: what a second signal does, if that is not to raise
+        KeyboardInterrupt.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -461,10 +682,13 @@ class Server:
 
         def stop(number: int, frame: FrameType | None) -> None:
             nonlocal asked
-            if asked:
+            if not asked:
+                asked = True
+                self.stop()
+            elif cut_short is None:
                 raise KeyboardInterrupt
-            asked = True
-            site.shutdown(*self._stop_ms)
+            else:
+                cut_short()
 
         with contextlib.ExitStack() as restore:
 
@@ -478,9 +702,11 @@ class Server:
             ours, pythons = (restore.enter_context(end) for end in socket.socketpair())
             ours.setblocking(False)
             pythons.setblocking(False)
-            site.watch_signals(ours.fileno())
+            site.attend(ours.fileno(), lambda: _emptied(ours))
+            restore.callback(site.unattend, ours.fileno())
             restore.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(pythons.fileno(), warn_on_full_buffer=False))
-            handle(signal.SIGINT, stop)
+            if post is None:
+                handle(signal.SIGINT, stop)
             handle(signal.SIGTERM, stop)
             # Without a log, too: logrotate sends it to whatever runs, and its default is death.
             if self._log is not None or signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL:
@@ -509,29 +735,20 @@ def _named(sockets: Iterable[socket.socket | int | str]) -> Iterator[tuple[socke
         yield from ((fd, f"{name or 'one'} of systemd (descriptor {fd})") for fd, name in found)
 
 
+def _emptied(signalled: socket.socket) -> None:
+    with contextlib.suppress(BlockingIOError):
+        while signalled.recv(4096):
+            pass
+
+
 def _check_writable(name: str, path: str) -> None:
     if not os.access(path, os.W_OK):
         error = errno.EACCES if os.path.exists(path) else errno.ENOENT
         raise OSError(error, f"{name}: {os.strerror(error)}", path)
 
 
-def _log_writer(site: Site, path: str, as_json: bool) -> LogWriter:
-    # The thread may not keep alive a site that was dropped without its end.
-    reference = weakref.ref(site)
-
-    def take() -> bytes | None:
-        site = reference()
-        return None if site is None else site.log_take()
-
-    def lost(lines: int) -> None:
-        site = reference()
-        if site is not None:
-            site.log_lost(lines)
-
-    site.log_to_memory(as_json)
-    try:
-        return LogWriter(take, lost, path)
-    except OSError as error:
-        unread = error.errno == errno.ENXIO and stat.S_ISFIFO(os.stat(path).st_mode)
-        problem = "nobody reads this pipe" if unread else os.strerror(error.errno or 0)
-        raise OSError(error.errno, f"access_log: {problem}", path) from None
+async def _called(hooks: Iterable[Callable[[], Any]]) -> None:
+    for hook in hooks:
+        result = hook()
+        if inspect.isawaitable(result):
+            await result

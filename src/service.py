@@ -22,10 +22,15 @@ class Service(contextlib.AbstractContextManager["Service"]):
         self._over = threading.Event()
         self._progress: threading.Thread | None = None
         self._undo = contextlib.ExitStack()
-        server.on_drain_start(self._draining)
+        self._what = ""
+        if server.workers == 1:
+            server.on_drain_start(self._draining)
+        else:
+            server._told = self._hear
 
     def ready(self, what: str) -> None:
         """It serves, and what."""
+        self._what = what
         systemd.ready(what)
         self._undo.enter_context(systemd.watchdog(self._server._pulse))
 
@@ -34,6 +39,15 @@ class Service(contextlib.AbstractContextManager["Service"]):
         if self._progress is not None:
             self._progress.join()
         self._undo.close()
+
+    def _hear(self, word: str) -> None:
+        """From the supervisor of several workers."""
+        if word == "reloading":
+            systemd.reloading()
+        elif word == "serving":
+            systemd.ready(self._what)
+        else:
+            self._draining()
 
     def _draining(self) -> None:
         options = self._server._options

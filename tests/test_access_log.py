@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import c1m
-from c1m.logwriter import LogWriter
+from c1m.logwriter import LogWriter, opened
 
 COMBINED = re.compile(
     r'(?P<remote>\S+) - - \[(?P<time>\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d \+0000)\] '
@@ -685,13 +685,13 @@ def test_a_pipe_that_nobody_reads_any_more_is_kept_when_the_file_is_opened_anew(
 
 HIGH_DESCRIPTORS = """
 import os, resource, sys
-from c1m.logwriter import LogWriter
+from c1m.logwriter import LogWriter, opened
 
 resource.setrlimit(resource.RLIMIT_NOFILE, (1200, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 taken = [os.dup(0) for _ in range(1100)]
 os.set_blocking(1, False)
 batches, lost = [b"0123456789abcde\\n" * 65536], []
-writer = LogWriter(lambda: batches.pop() if batches else b"", lost.append, "-")
+writer = LogWriter(lambda: batches.pop() if batches else b"", lost.append, "-", opened("-"))
 assert writer._fd > 1023
 writer._closing = True
 writer._thread.join()
@@ -710,7 +710,7 @@ def test_a_writer_that_fails_says_so(tmp_path, caplog):
     def fail():
         raise ZeroDivisionError("in the writer")
 
-    writer = LogWriter(fail, lambda n: None, str(tmp_path / "log"))
+    writer = LogWriter(fail, lambda n: None, str(tmp_path / "log"), opened(str(tmp_path / "log")))
     writer._thread.join(PATIENCE)
     [record] = caplog.records
     assert (record.name, record.levelname) == ("c1m", "ERROR")

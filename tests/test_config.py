@@ -507,7 +507,8 @@ def test_help_is_in_groups_and_fits_80_columns():
     text = CliRunner().invoke(main, ["serve", "--help"], terminal_width=78).stdout
     assert max(map(len, text.splitlines())) <= 78
     sections = dict(re.findall(r"^([A-Z][\w ]+):\n((?:  .*\n)+)", text, re.MULTILINE))
-    assert list(sections) == ["Listening", "Proxies", "Files", "WebSocket", "Limits and timeouts", "Log", "Command"]
+    assert list(sections) == [
+        "Listening", "Proxies", "Workers", "Files", "WebSocket", "Limits and timeouts", "Log", "Command"]
     for declaration in (ServerOptions, RootOptions, RouteOptions):
         for name, option in declaration.options.items():
             if option.flag is None:

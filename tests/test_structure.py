@@ -25,7 +25,7 @@ LAYERS = [
     {"httpconn", "shared"},
     {"calls"},
     {"site", "kinds", "listeners", "listing", "logwriter", "mediatypes", "systemd", "toml"},
-    {"options", "runner"},
+    {"options", "runner", "workers"},
     {"root", "loadoptions", "loadwork"},
     {"server", "loadrun", "machine"},
     {"c1m"},                     # __init__.py
@@ -73,6 +73,7 @@ STRANGERS = {                    # and who, further down, is still none of its b
     "kinds": {"site"},
     "options": {*ENGINES, "reactor", "buf", "linux"},
     "root": {*ENGINES, "reactor", "buf", "linux"},
+    "workers": {"listeners", "logwriter", *ENGINES, "reactor", "buf", "linux"},
     "server": {*ENGINES, "reactor", "buf", "linux"},
     "loadrun": {"site", "loadgen", "loadconn", *ENGINES, "reactor", "buf", "linux"},
     "config": {"site", "websocket", "listeners", *ENGINES, "reactor", "buf", "linux"},
