@@ -232,7 +232,7 @@ class Server:
             def goodbye():
                 server.publish("all", '{"type": "restart", "back_in": 5}')
 
-        What it publishes and sends arrives before the Close. Where coroutines run, under run() and ``async with server``,
+        What it publishes and sends arrives before the Close. In a loop, under run() and ``async with server``,
         it may be a coroutine function or return what can be awaited: WebSockets are closed when all have ended, or
         after half of `drain`, a second at least, when they are cancelled. A plain function runs on the server's thread,
         and holds it up. With several workers each calls it for its own clients. What is raised is logged.

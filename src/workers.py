@@ -5,7 +5,8 @@ Refuses to know: what a worker serves, what is published.
 
 A *slot* is a set of TCP listeners; the supervisor has the sockets of all and keeps them, so that what waits at one
 waits for the slot's next worker, whatever became of the last one. Unix-domain sockets, and those that were handed in,
-of which there is one for all, are accepted from in turns. A *seat* is a process's place in what all share (`c1m.shared`).
+of which there is one for all, are accepted from in turns. A *seat* is a process's place in what all share
+(`c1m.shared`).
 """
 
 from __future__ import annotations
