@@ -682,7 +682,7 @@ def test_a_seat_is_released_and_taken_again_and_no_sum_goes_back():
             assert [each["pid"] for each in after["workers"]] == list(servers.pids[:2])
             for name in ("accepted", "bytes_received", "bytes_sent", "iterations", "messages", "requests", "upgrades"):
                 assert after[name] >= before[name] > 0
-            assert after["routes"]["/ws"] == {"dropped": 0, "closed_slow": 0, "no_subprotocol": 0}
+            assert after["routes"]["/ws"] == {"websockets": 1, "dropped": 0, "closed_slow": 0, "no_subprotocol": 0}
             servers.restart(2)
             successor = joined(stack, servers.ports[2], "t")
             servers.ask("publish t end 1")
