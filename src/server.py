@@ -563,7 +563,7 @@ class Server:
             site.route(path.encode(), handler, **route["options"])
         return site
 
-    def _shares(self) -> dict[str, int | None]:
+    def _shares(self) -> dict[str, Any]:
         """Of the limits that count clients, what one of the processes lets in; together not less than was asked for."""
         limits = ("max_connections", "max_connections_per_address", "max_upgrades_per_address")
         workers = self.workers
