@@ -107,8 +107,8 @@ def test_the_table_does_not_grow_with_the_addresses_that_come():
 
 
 def test_one_that_never_rests_keeps_no_other():
-    """The first in the list upgrades all the time; those behind it go all the same."""
-    table = Table(0, 1)
+    """The first in the list upgrades all the time, and its bucket is never full; those behind it go all the same."""
+    table = Table(0, 2)
     for i in range(100_000):
         table.upgrade("192.0.2.1", i * SECOND // 1000)
         table.upgrade(v6(i), i * SECOND // 1000)
