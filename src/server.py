@@ -201,7 +201,7 @@ class Server:
         self._check_stopped("add on_drain_start to")
         if not callable(goodbye):
             raise TypeError(f"on_drain_start: {goodbye!r} is no function")
-        check_parameters("on_drain_start", goodbye, ())
+        check_parameters("on_drain_start: the function", goodbye, ())
         self._goodbyes.append(goodbye)
         return goodbye
 
