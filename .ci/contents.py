@@ -24,8 +24,8 @@ _, sdist, wheel = sys.argv
 with tarfile.open(sdist) as archive:
     names = [name.partition("/")[2] for name in archive.getnames()]
 source = files("*.md", "*.toml", "LICENSE", "setup.py", "src/*.p*", "src/page/*")
-beside = files(".ci/*", "docs/*.md", "examples/*.*", "tests/*.py", "tests/*.js", "tests/probes/*.pyx", "bench/*.*",
-               "bench/peers/*.*", "bench/results/*.*")
+beside = files(".ci/*", "docs/*.md", "docs/deploy/*", "examples/*.*", "tests/*.py", "tests/*.js", "tests/probes/*.pyx",
+               "bench/*.*", "bench/peers/*.*", "bench/results/*.*")
 check("sdist", names, source | beside, r"^build/|^src/.*\.c$|\.(so|o|pyc)$")
 
 names = zipfile.ZipFile(wheel).namelist()

@@ -40,8 +40,8 @@ main.add_command(examine)
 
 @main.command(
     cls=GroupedCommand,
-    epilog="SECONDS are above 0 and at most a year: a number, or one with a unit, such as 500ms, 2m, 1h, 1d. BYTES may "
-    "have one, too: 64KiB, 1MiB.",
+    epilog="SECONDS are above 0, or 0 for --drain, and at most a year: a number, or one with a unit, such as 500ms, 2m,"
+    " 1h, 1d. BYTES may have one, too: 64KiB, 1MiB.",
 )
 @click.argument("root", required=False)
 @click.option("--websocket", "websockets", multiple=True, metavar="PATH", cls=GroupedOption, group="WebSocket",

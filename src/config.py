@@ -31,7 +31,7 @@ NO_CACHE = {"*": "no-cache"}
 
 OF = {ServerOptions: "the server", RootOptions: "a root", RouteOptions: "a WebSocket route"}
 KEYS = {
-    ServerOptions: {*ServerOptions.options, "websocket"},
+    ServerOptions: {*ServerOptions.options, "websocket", "on_drain_start"},
     RootOptions: {*RootOptions.options},
     RouteOptions: {*RouteOptions.options, "handler"},
 }
@@ -78,6 +78,7 @@ class Plan:
         self.roots: dict[str, Part] = {}         # by URL prefix
         self.routes: dict[str, Part] = {}        # by URL path
         self.handlers: dict[str, str] = {}       # likewise: "module:name"
+        self.goodbye: tuple[str, str] | None = None      # of on_drain_start: "module:name", and where that was said
         self.directories = [os.getcwd()]         # where handlers are looked for, beside where Python looks
         self.source = ""                         # the file that said it
         self.console = False                     # the built-in page, in place of roots
@@ -125,6 +126,12 @@ class Plan:
                 route.made(server.websocket, path)
             else:
                 route.made(server.websocket, path, imported(handler, self.directories, route.places["handler"]))
+        if self.goodbye is not None:
+            name, place = self.goodbye
+            try:
+                server.on_drain_start(imported(name, self.directories, place))
+            except TypeError as error:
+                raise Wrong(f"{place}: {_said(error, 'on_drain_start')}") from None
         return server
 
 
@@ -193,12 +200,15 @@ class _Reader:
         plan = Plan()
         plan.source = self.path
         plan.directories.insert(0, self.directory)
-        beside = {key: value for key, value in document.items() if key not in ("root", "websocket")}
+        beside = {key: value for key, value in document.items() if key not in ("root", "websocket", "on_drain_start")}
         plan.server = self.part(ServerOptions, (), beside)
         plan.server.place = self.path
         if "root" in document:
             plan.server.places["root"] = self.place("root")
             self.roots(plan, document["root"])
+        goodbye = document.get("on_drain_start")
+        if goodbye is not None:
+            plan.goodbye = self.name(goodbye, "on_drain_start"), self.place("on_drain_start")
         routes = document.get("websocket", {})
         if not isinstance(routes, dict):
             raise Wrong(f'{self.place("websocket")}: this is no table of URL paths: write [websocket."/path"]')
@@ -250,9 +260,13 @@ class _Reader:
         part.values, part.places = read.values, read.places
         if handler is not None:
             part.places["handler"] = self.place("websocket", path, "handler")
-            if not isinstance(handler, str):
-                raise Wrong(f"{part.places['handler']}: {handler!r} is not a string such as \"chat:Chat\"")
-            plan.handlers[path] = handler
+            plan.handlers[path] = self.name(handler, "websocket", path, "handler")
+
+    def name(self, given: Any, *keys: str) -> str:
+        """What is to be imported, as "module:name"."""
+        if not isinstance(given, str):
+            raise Wrong(f'{self.place(*keys)}: {given!r} is not a string such as "chat:Chat"')
+        return given
 
     def part(self, declaration: type[Options], keys: tuple[str, ...], table: dict[str, Any]) -> Part:
         part = Part(declaration, self.place(*keys) if keys else self.path)

@@ -1230,6 +1230,7 @@ cdef void shutdown_run(Reactor *r) noexcept nogil:
     elif r.shutdown_stage == SHUTDOWN_SPREADS:
         if shutdown_walk(r, True, spread_due(r)):
             r.shutdown_stage = SHUTDOWN_TOLD
+            shutdown_by(r, r.now_ms + r.grace_ms)    # all have the same, however late the last was, or early
 
 
 cdef bint shutdown_walk(Reactor *r, bint spread, int64_t due) noexcept nogil:

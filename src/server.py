@@ -530,7 +530,7 @@ class Server:
         self._check_stopped(f"add {name} to")
         if not callable(function):
             raise TypeError(f"{name}: {function!r} is no function: write @server.{name}, without parentheses")
-        check_parameters(name, function, ())
+        check_parameters(f"{name}: the function", function, ())
         hooks.append(function)
         return function
 

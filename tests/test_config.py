@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
-from client import WebSocket, get
+from client import PATIENCE, WebSocket, get
 from config_docs import DOCUMENT, document
 from test_cli import ended, interrupted
 from wire import TEXT
@@ -233,6 +233,12 @@ def folder(tmp_path, monkeypatch):
     ("ports = [0]", "ports = [0,\n 70000]", "2: ports: 70000 is not a TCP port (0 to 65535)"),
     ("ports = [0]", 'ports = "1-x"', "1: ports: '1-x' is not a port such as 8001, or a range such as 8002-8030"),
     ("ports = [0]", "ports = []", "1: ports: none given, and no unix socket either"),
+    ("ports = [0]", "on_drain_start = 5", '1: on_drain_start: 5 is not a string such as "chat:Chat"'),
+    ("ports = [0]", 'on_drain_start = "handlers:upper"', "1: on_drain_start: the function takes (ws, message); it "
+     "is called with ()"),
+    ("ports = [0]", 'on_drain_start = "handlers:nothing"', "1: on_drain_start: 5 is no function"),
+    ("ports = [0]", 'on_drain_start = "handlers:uper"', "1: on_drain_start: module 'handlers' ({}/handlers.py) has no "
+     "uper; did you mean upper?"),
     ("5s", "soon", "2: head_timeout: 'soon' is not a number of seconds, such as 10, 1.5, 500ms, 2m, 1h or 1d"),
     ('"5s"', "true", "2: head_timeout: True is not a number of seconds (wanted: seconds)"),
     ('"5s"', "", "2: Invalid value, in column 16"),
@@ -491,6 +497,28 @@ def test_a_second_ctrl_c_does_not_wait_in_asyncio(serving, folder):
         process.send_signal(signal.SIGINT)
         assert ws.closing() == 1001
         assert interrupted(process)[::2] == ("", 130)
+
+
+@pytest.mark.parametrize(("name", "said"), [("handlers:room.goodbye", "bye"), ("handlers:soon", "soon")])
+def test_a_file_says_who_says_goodbye(serving, folder, name, said):
+    """With a method of the very object that is a handler; or a coroutine function, which takes asyncio."""
+    (folder / "handlers.py").write_text("""
+class Room:
+    clients = []
+    def on_open(self, ws): self.clients.append(ws)
+    def goodbye(self, said="bye"): [ws.send(said) for ws in self.clients]
+room = Room()
+async def soon(): room.goodbye("soon")
+""")
+    text = GOOD.replace("handlers:Chat", "handlers:room")
+    (folder / "c1m.toml").write_text(f'on_drain_start = "{name}"\n{text}')
+    process = serving("--config", folder / "c1m.toml")
+    with WebSocket(process.port, "/chat") as ws:
+        process.send_signal(signal.SIGTERM)
+        assert ws.message() == (TEXT, said.encode())
+        assert ws.closing() == 1001
+    assert process.wait(PATIENCE) == 0
+    assert process.stderr.read() == ""
 
 
 def test_no_ports_at_all(folder):

@@ -243,7 +243,7 @@ def test_an_awaitable_without_asyncio_is_logged(caplog):
 
 @pytest.mark.parametrize(("function", "says"), [
     (5, "on_drain_start: 5 is no function"),
-    (lambda server: None, "on_drain_start takes (server); it is called with ()"),
+    (lambda server: None, "on_drain_start: the function takes (server); it is called with ()"),
 ])
 def test_what_cannot_be_called_is_refused(function, says):
     with pytest.raises(TypeError) as raised:
