@@ -722,7 +722,8 @@ def test_what_would_have_to_be_awaited_is_an_error_outside_asyncio(caplog, metho
         until(lambda: server.stats()["websockets"] == 0, "it to be gone")
     assert not warned
     assert "TypeError: a handler returned <coroutine object" in caplog.text
-    assert "awaited in an event loop only: use run() and Server(loop=\"asyncio\"), or `async with server`" in caplog.text
+    said = "awaited in an event loop only: use run() and Server(loop=\"asyncio\"), or `async with server`"
+    assert said in caplog.text
 
 
 def test_what_send_returns_may_be_returned():
