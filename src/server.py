@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import importlib
 import inspect
 import logging
@@ -482,13 +483,11 @@ class Server:
 
     def _made(self, shared: Shared | None = None, seat: int = 0) -> Site:
         """A site with all that was configured, and no listeners yet."""
-        types = mimetypes.MimeTypes().types_map[True] | TYPES | (self._options.mime_types or {})
-        by_name = ServerOptions.options["mime_types"].kind.export(types)
         site = Site(
             **self._options.export(
                 "head_timeout", "keep_alive_timeout", "write_timeout", "cache_files", "cache_bytes"
             ),
-            mime_types=by_name | {None: self._options.export("default_type")["default_type"]},
+            mime_types=self._media_types,
             listing=Listings().page,
             shared=shared,
             seat=seat,
@@ -504,6 +503,13 @@ class Server:
                 self._handlers.append(handler)
             site.route(path.encode(), handler, **route["options"])
         return site
+
+    @functools.cached_property
+    def _media_types(self) -> dict[bytes | None, tuple[bytes, bool]]:
+        """As a site takes them. Once for all workers, for they take some room."""
+        types = mimetypes.MimeTypes().types_map[True] | TYPES | (self._options.mime_types or {})
+        by_name = ServerOptions.options["mime_types"].kind.export(types)
+        return {**by_name, None: self._options.export("default_type")["default_type"]}
 
     def _check(self) -> None:
         """What listen() would do, as far as that can be known without it. Raises OSError and ValueError like it."""
