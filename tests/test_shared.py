@@ -455,6 +455,12 @@ def publish(topic, who, messages, size):
     for number in range(messages):
         server.publish(topic, f"{who} {number}" + "." * size)
 
+def publish_until_told(topic):
+    number = 0
+    while not enough.is_set():
+        server.publish(topic, f"s {number}")
+        number += 1
+
 def start(seat):
     read, write = os.pipe()
     pid = os.fork()
@@ -472,6 +478,7 @@ def start(seat):
     os.close(read)
     return pid, port
 
+enough = threading.Event()
 server = c1m.Server(ports=[0])
 server.websocket("/ws", Handler())
 server._shared = shared
@@ -484,6 +491,10 @@ for line in sys.stdin:
     elif order == "publish":
         for number in range(int(more[2])):
             server.publish(more[0], f"{more[1]} {number}")
+    elif order == "background":
+        threading.Thread(target=publish_until_told, args=(more[0],)).start()
+    elif order == "enough":
+        enough.set()
     elif order == "size":
         try:
             server.publish(more[0], b"x" * int(more[1]))
@@ -738,6 +749,21 @@ def test_a_fork_while_a_thread_publishes_hangs_nowhere():
             got.append(sender.message()[1].decode())
         assert by_sender(each for each in got if each != "ok") == {"forker": list(range(2000))}
         assert by_sender(far.message()[1].decode() for _ in range(2000)) == {"forker": list(range(2000))}
+
+
+def test_processes_that_are_started_while_a_thread_publishes_are_published_to():
+    with contextlib.ExitStack() as stack:
+        servers = stack.enter_context(Servers(2))
+        servers.ask("background t")
+        for _ in range(5):
+            servers.kill(1)
+            servers.restart(1)
+            client = joined(stack, servers.ports[1], "t")
+            numbers = [int(client.message()[1].split()[1]) for _ in range(100)]
+            assert numbers == sorted(set(numbers))
+        servers.ask("enough")
+        servers.ask("publish t end 1")
+        until_end(client)
 
 
 # ---- what is shared, by itself ----
