@@ -811,6 +811,25 @@ else:
     assert out == "1 True\nseat: process PARENT has 0\n"
 
 
+def test_what_is_shared_outlives_a_server_that_is_forgotten_while_clients_are_subscribed():
+    """It is in a circle, which the garbage collector takes apart in any order."""
+    program("""
+import gc
+from c1m.shared import Shared
+from test_lifetimes import Handler, left_behind
+
+def sharing(server):
+    server._shared = Shared(2, 4096)
+    return Handler(server)
+
+for _ in range(5):
+    handler, client = left_behind(sharing)
+    gc.collect()
+    assert handler() is None
+    assert client.rest() is not None
+""")
+
+
 def test_memory_or_descriptors_that_cannot_be_had_are_said():
     out, _ = program("""
 import os, resource
