@@ -481,7 +481,7 @@ class Server:
         hooks.append(function)
         return function
 
-    def _made(self, shared: Shared | None = None, seat: int = 0) -> Site:
+    def _made(self, shared: Shared | None = None, seat: int = -1) -> Site:
         """A site with all that was configured, and no listeners yet."""
         site = Site(
             **self._options.export(

@@ -15,7 +15,7 @@ import os
 import time
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from c1m.atomics cimport fence, load_acquire, store_release
@@ -82,7 +82,9 @@ cdef class Shared:
         r.stride = wants_at + pages(r.most * sizeof(Want))
         seats_at = pages(sizeof(Common)) + pages(r.size)
         self.bytes = seats_at + seats * r.stride
-        self.wakers = <int *>calloc(seats, sizeof(int))
+        self.wakers = <int *>malloc(seats * sizeof(int))
+        for i in range(seats if self.wakers != NULL else 0):
+            self.wakers[i] = -1
         self.memory = <char *>mmap(
             NULL, self.bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
         if <void *>self.memory == MAP_FAILED:
@@ -94,8 +96,6 @@ cdef class Shared:
         r.first, r.first_lost = &(<Seat *>self.first).ring, &(<Seat *>self.first).counts.all.publish_lost
         r.first_index, r.first_wants = <uint64_t *>(self.first + index_at), <Want *>(self.first + wants_at)
         r.seats, r.wakers = seats, self.wakers
-        for i in range(seats):
-            self.wakers[i] = -1
         fault = ring_init(r)
         if fault:
             raise OSError(fault, f"no lock that processes can share: {os.strerror(fault)}")

@@ -22,7 +22,7 @@ class Site(Application):
         mime_types: dict[bytes | None, tuple[bytes, bool]],
         listing: Callable[[int, int, bytes, bool, bool, int], tuple[bytes, bytes]],
         shared: Shared | None = None,
-        seat: int = 0,
+        seat: int = -1,
     ) -> None: ...
     def mount(
         self,
