@@ -458,7 +458,7 @@ def publish(topic, who, messages, size):
 def publish_until_told(topic):
     number = 0
     while not enough.is_set():
-        server.publish(topic, f"s {number}")
+        shared.publish(topic, f"s {number}")
         number += 1
 
 def start(seat):
