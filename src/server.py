@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import importlib
 import inspect
 import logging
@@ -534,10 +535,8 @@ class Server:
         hooks.append(function)
         return function
 
-    def _made(self, shared: Shared | None = None, seat: int = 0) -> Site:
+    def _made(self, shared: Shared | None = None, seat: int = -1) -> Site:
         """A site with all that was configured, and no listeners yet."""
-        types = mimetypes.MimeTypes().types_map[True] | TYPES | (self._options.mime_types or {})
-        by_name = ServerOptions.options["mime_types"].kind.export(types)
         site = Site(
             **self._options.export(
                 "head_timeout", "keep_alive_timeout", "write_timeout", "cache_files", "cache_bytes", "proxy_protocol",
@@ -545,7 +544,7 @@ class Server:
             ),
             **self._shares(),
             drain_code=self._options.drain_code,
-            mime_types=by_name | {None: self._options.export("default_type")["default_type"]},
+            mime_types=self._media_types,
             listing=Listings().page,
             shared=shared,
             seat=seat,
@@ -568,6 +567,13 @@ class Server:
         limits = ("max_connections", "max_connections_per_address", "max_upgrades_per_address")
         workers = self.workers
         return {name: most and -(-most // workers) for name, most in self._options.export(*limits).items()}
+
+    @functools.cached_property
+    def _media_types(self) -> dict[bytes | None, tuple[bytes, bool]]:
+        """As a site takes them. Once for all workers, for they take some room."""
+        types = mimetypes.MimeTypes().types_map[True] | TYPES | (self._options.mime_types or {})
+        by_name = ServerOptions.options["mime_types"].kind.export(types)
+        return {**by_name, None: self._options.export("default_type")["default_type"]}
 
     def _check(self) -> None:
         """What listen() would do, as far as that can be known without it. Raises OSError and ValueError like it."""

@@ -32,6 +32,7 @@ cdef class Site(Application):
     cdef Parts parts
     cdef list kept               # Python objects that C points into
     cdef Counts *own_counts
+    cdef void *shared            # a Shared, or NULL. A reference, which the garbage collector must not clear before us
     cdef uint8_t timeout(self, ms) except 0
     cdef keep_peers(self)
     cdef count_in(self, Counts *counts)

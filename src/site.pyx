@@ -5,6 +5,7 @@ Owns: the parts of a server, and their configuration. Refuses to know: what any 
 
 import os
 
+from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
@@ -146,7 +147,10 @@ cdef class Site(Application):
                   int forwarded, Shared shared=None, int seat=-1):
         cdef Parts *p = &self.parts
         memset(p, 0, sizeof(Parts))
-        self.kept = [listing, shared]
+        self.kept = [listing]
+        if shared is not None:
+            Py_INCREF(shared)
+            self.shared = <void *>shared
         self.own_counts = counts_new()
         if self.own_counts == NULL:
             raise MemoryError
@@ -219,6 +223,8 @@ cdef class Site(Application):
         networks_free(&self.parts.forwarding.trusted)
         log_free(self.parts.http.out.log)
         counts_free(self.own_counts)
+        if self.shared != NULL:
+            Py_DECREF(<object>self.shared)
 
     cdef uint8_t timeout(self, ms) except 0:
         """The timeout class of ms milliseconds. Raises ValueError where there are too many."""

@@ -44,6 +44,8 @@ FIRST_DELAY, LAST_DELAY = 0.1, 10.0
 """Seconds until a worker is replaced that lived shorter, and so did the one before it; doubled each time."""
 PATIENCE = 10.0
 """Seconds beyond shutdown_timeout after which a worker that was to end is killed."""
+FIRST_WORDS = 1.0
+"""Seconds that a worker whose successor serves has for who has connected just now, and not said yet what for."""
 CUT_SHORT = 1.0
 """And after a second signal."""
 PROVED = 4
@@ -136,6 +138,9 @@ class Post:
                 self._borrowed.setdefault(slot, []).extend(fds)
             elif word == b"back":
                 self._site.give_back(self._borrowed.pop(slot, []))
+            elif word == b"leave":
+                self._site.leave()
+                self.say("left")
             elif word == b"look":
                 self._site.look_again()
             elif word == b"reopen":
@@ -166,6 +171,7 @@ class _Worker:
         self.serves = False                  # it accepts connections
         self.left = False                    # and does no longer
         self.leaving = False                 # it was told to end
+        self.drain_at: float | None = None   # when it is to finish what it does
         self.kill_at: float | None = None    # unless it has ended by then
         self.failure = ""                    # why it could not start
         self.pulse = (0, False)
@@ -281,6 +287,9 @@ class Supervisor:
                         self._obey(self._asked.popleft())
                     now = time.monotonic()
                     for worker in self._workers:
+                        if worker.drain_at is not None and worker.drain_at <= now:
+                            worker.drain_at, worker.kill_at = None, now + self._grace + PATIENCE
+                            worker.tell("drain")
                         if worker.kill_at is not None and worker.kill_at <= now:
                             log.warning("%s does not end: killed", worker)
                             worker.kill_at = None
@@ -315,7 +324,7 @@ class Supervisor:
     def _wait(self, look_at: float) -> None:
         """Deals with what happens until something is due."""
         due = [look_at, *(slot.due for slot in self._slots if slot.due is not None and self._seats)]
-        due += [worker.kill_at for worker in self._workers if worker.kill_at is not None]
+        due += [at for worker in self._workers for at in (worker.drain_at, worker.kill_at) if at is not None]
         for fd, _ in self._poll.poll(max(0, min(due) - time.monotonic()) * 1000):
             if fd in self._heard:
                 self._heard[fd]()
@@ -367,19 +376,19 @@ class Supervisor:
             for slot in self._slots:
                 slot.due = None
             for worker in self._workers:
-                self._dismiss(worker)
+                self._dismiss(worker, time.monotonic())
         elif number != STOP:
             self._interrupted = True
             for worker in self._workers:
                 worker.tell("end")
                 worker.kill_at = time.monotonic() + CUT_SHORT
 
-    def _dismiss(self, worker: _Worker) -> None:
-        """Has a worker finish what it does, and end."""
+    def _dismiss(self, worker: _Worker, drain_at: float) -> None:
+        """Has a worker accept nobody any more, and at a time finish what it does and end."""
         self._return_from(worker)
-        if not worker.leaving:
-            worker.leaving = True
-            worker.kill_at = time.monotonic() + self._grace + PATIENCE
+        worker.leaving = True
+        if worker.kill_at is None:           # else it finishes already
+            worker.drain_at = drain_at
             worker.tell("leave")
 
     def _said(self, worker: _Worker) -> None:
@@ -400,10 +409,11 @@ class Supervisor:
 
     def _serves(self, worker: _Worker) -> None:
         slot = worker.slot
+        self._nudge(worker)      # whoever accepts for this slot meanwhile is to see that it does itself now
         if slot.successor is worker:
             before, slot.worker, slot.successor = slot.worker, worker, None
             if before is not None:
-                self._dismiss(before)
+                self._dismiss(before, time.monotonic() + FIRST_WORDS)
             self._replace_next()
 
     def _close_if_left(self) -> None:
@@ -608,8 +618,12 @@ class Supervisor:
         able = [worker for worker in self._workers if worker.serves and not worker.leaving]
         self._proved = (self._proved + PROVED) % max(1, len(able))
         for worker in (able[self._proved :] + able[: self._proved])[:PROVED]:
-            with contextlib.suppress(OSError):
-                os.eventfd_write(self._shared.waker(worker.seat), 1)
+            self._nudge(worker)
+
+    def _nudge(self, worker: _Worker) -> None:
+        """Has a worker's loop move."""
+        with contextlib.suppress(OSError):
+            os.eventfd_write(self._shared.waker(worker.seat), 1)
 
     def _lend(self, slot: _Slot) -> None:
         helper = self._helper(slot)

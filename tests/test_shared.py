@@ -409,7 +409,7 @@ def test_in_processes(what):
 # ---- servers that share ----
 
 SERVERS = """
-import json, logging, os, signal, sys, threading
+import functools, json, logging, os, signal, sys, threading
 import c1m
 from c1m.shared import Shared
 
@@ -455,12 +455,18 @@ def publish(topic, who, messages, size):
     for number in range(messages):
         server.publish(topic, f"{who} {number}" + "." * size)
 
+def publish_until_told(topic):
+    number = 0
+    while not enough.is_set():
+        shared.publish(topic, f"s {number}")
+        number += 1
+
 def start(seat):
     read, write = os.pipe()
     pid = os.fork()
     if not pid:
         try:
-            server._seat = seat
+            server._made = functools.partial(server._made, shared, seat)
             server.listen()
             os.write(write, str(server.ports[0]).encode())
             server.run()
@@ -472,9 +478,9 @@ def start(seat):
     os.close(read)
     return pid, port
 
+enough = threading.Event()
 server = c1m.Server(ports=[0])
 server.websocket("/ws", Handler())
-server._shared = shared
 print(json.dumps([start(seat) for seat in range(workers)]), flush=True)
 for line in sys.stdin:
     order, *more = line.split()
@@ -483,16 +489,20 @@ for line in sys.stdin:
         answer = start(int(more[0]))
     elif order == "publish":
         for number in range(int(more[2])):
-            server.publish(more[0], f"{more[1]} {number}")
+            shared.publish(more[0], f"{more[1]} {number}")
+    elif order == "background":
+        threading.Thread(target=publish_until_told, args=(more[0],)).start()
+    elif order == "enough":
+        enough.set()
     elif order == "size":
         try:
-            server.publish(more[0], b"x" * int(more[1]))
+            shared.publish(more[0], b"x" * int(more[1]))
         except ValueError as error:
             answer = str(error)
     elif order == "count":
-        answer = server.subscribers(more[0])
+        answer = shared.subscribers(more[0])
     elif order == "stats":
-        answer = server.stats()
+        answer = shared.stats()
     elif order == "counters":
         answer = shared.counters()
     elif order == "pulse":
@@ -740,6 +750,21 @@ def test_a_fork_while_a_thread_publishes_hangs_nowhere():
         assert by_sender(far.message()[1].decode() for _ in range(2000)) == {"forker": list(range(2000))}
 
 
+def test_processes_that_are_started_while_a_thread_publishes_are_published_to():
+    with contextlib.ExitStack() as stack:
+        servers = stack.enter_context(Servers(2))
+        servers.ask("background t")
+        for _ in range(5):
+            servers.kill(1)
+            servers.restart(1)
+            client = joined(stack, servers.ports[1], "t")
+            numbers = [int(client.message()[1].split()[1]) for _ in range(100)]
+            assert numbers == sorted(set(numbers))
+        servers.ask("enough")
+        servers.ask("publish t end 1")
+        until_end(client)
+
+
 # ---- what is shared, by itself ----
 
 
@@ -765,15 +790,16 @@ def test_bounds_of_what_is_shared():
 
 def test_a_seat_is_one_processs_alone():
     out, _ = program("""
-import os
+import functools, os
 import c1m
 from c1m.shared import Shared
 server = c1m.Server(ports=[0])
-server._shared = Shared(1, 4096)
+shared = Shared(1, 4096)
+server._made = functools.partial(server._made, shared, 0)
 for _ in range(2):
     with server:
         pass
-print(len(server.stats()["workers"]), server.stats()["iterations"] > 1, flush=True)
+print(len(shared.stats()["workers"]), shared.stats()["iterations"] > 1, flush=True)
 if os.fork():
     os.wait()
 else:
@@ -783,6 +809,25 @@ else:
         print(str(error).replace(str(os.getppid()), "PARENT"))
 """)
     assert out == "1 True\nseat: process PARENT has 0\n"
+
+
+def test_what_is_shared_outlives_a_server_that_is_forgotten_while_clients_are_subscribed():
+    """It is in a circle, which the garbage collector takes apart in any order."""
+    program("""
+import functools, gc
+from c1m.shared import Shared
+from test_lifetimes import Handler, left_behind
+
+def sharing(server):
+    server._made = functools.partial(server._made, Shared(2, 4096), 0)
+    return Handler(server)
+
+for _ in range(5):
+    handler, client = left_behind(sharing)
+    gc.collect()
+    assert handler() is None
+    assert client.rest() is not None
+""")
 
 
 def test_memory_or_descriptors_that_cannot_be_had_are_said():

@@ -116,8 +116,8 @@ class Server:
     def serving(self, n=3):
         """Waits until so many serve, and nobody else is there; their process IDs."""
         def all_there():
-            seated = {each["pid"] for each in self.stats()["workers"] if each["iterations"]}
-            return seated if len(seated) == n and seated == set(self.workers()) else None
+            serve = self.ask("[each.pid for each in server._supervisor._workers if each.serves and not each.leaving]")
+            return serve if len(serve) == n and set(serve) == set(self.workers()) else None
         return sorted(until(all_there, f"{n} workers"))
 
     def ended(self, number=None):
