@@ -26,12 +26,14 @@ from c1m.toml import Keys, load
 _T = TypeVar("_T")
 log = logging.getLogger("c1m")
 
+HOOKS = ("on_start", "on_drain_start", "on_stop")
+"""What a server calls without arguments; each is a key of the file, too."""
 NO_CACHE = {"*": "no-cache"}
 """Kept by browsers, but asked about each time: what was edited shows at the next reload, all else costs a 304."""
 
 OF = {ServerOptions: "the server", RootOptions: "a root", RouteOptions: "a WebSocket route"}
 KEYS = {
-    ServerOptions: {*ServerOptions.options, "websocket", "on_drain_start"},
+    ServerOptions: {*ServerOptions.options, "websocket", *HOOKS},
     RootOptions: {*RootOptions.options},
     RouteOptions: {*RouteOptions.options, "handler"},
 }
@@ -78,7 +80,7 @@ class Plan:
         self.roots: dict[str, Part] = {}         # by URL prefix
         self.routes: dict[str, Part] = {}        # by URL path
         self.handlers: dict[str, str] = {}       # likewise: "module:name"
-        self.goodbye: tuple[str, str] | None = None      # of on_drain_start: "module:name", and where that was said
+        self.hooks: dict[str, tuple[str, str]] = {}      # of HOOKS: "module:name", and where that was said
         self.directories = [os.getcwd()]         # where handlers are looked for, beside where Python looks
         self.source = ""                         # the file that said it
         self.console = False                     # the built-in page, in place of roots
@@ -126,12 +128,11 @@ class Plan:
                 route.made(server.websocket, path)
             else:
                 route.made(server.websocket, path, imported(handler, self.directories, route.places["handler"]))
-        if self.goodbye is not None:
-            name, place = self.goodbye
+        for hook, (name, place) in self.hooks.items():
             try:
-                server.on_drain_start(imported(name, self.directories, place))
+                getattr(server, hook)(imported(name, self.directories, place))
             except TypeError as error:
-                raise Wrong(f"{place}: {_said(error, 'on_drain_start')}") from None
+                raise Wrong(f"{place}: {_said(error, hook)}") from None
         return server
 
 
@@ -200,15 +201,13 @@ class _Reader:
         plan = Plan()
         plan.source = self.path
         plan.directories.insert(0, self.directory)
-        beside = {key: value for key, value in document.items() if key not in ("root", "websocket", "on_drain_start")}
+        beside = {key: value for key, value in document.items() if key not in ("root", "websocket", *HOOKS)}
         plan.server = self.part(ServerOptions, (), beside)
         plan.server.place = self.path
         if "root" in document:
             plan.server.places["root"] = self.place("root")
             self.roots(plan, document["root"])
-        goodbye = document.get("on_drain_start")
-        if goodbye is not None:
-            plan.goodbye = self.name(goodbye, "on_drain_start"), self.place("on_drain_start")
+        plan.hooks = {hook: (self.name(document[hook], hook), self.place(hook)) for hook in HOOKS if hook in document}
         routes = document.get("websocket", {})
         if not isinstance(routes, dict):
             raise Wrong(f'{self.place("websocket")}: this is no table of URL paths: write [websocket."/path"]')

@@ -423,7 +423,7 @@ class Server:
 
     def _serve(self, site: Site, post: Post | None = None) -> None:
         """Serves in this thread until the end, alone or as a worker."""
-        loop = self._options.loop or ("asyncio" if self._has_coroutines() else None)
+        loop = self._options.loop or ("asyncio" if self._coroutines() else None)
         if loop is None:
             with self._signals(site, post):
                 try:
@@ -487,7 +487,7 @@ class Server:
 
     def _supervise(self) -> None:
         assert self._shared is not None
-        if self._options.loop or self._has_coroutines():
+        if self._options.loop or self._coroutines():
             importlib.import_module(self._options.loop or "asyncio")         # once for all
         self._supervisor = Supervisor(
             self._tcp, self._for_all, self._shared, self._work,
@@ -530,7 +530,7 @@ class Server:
     def _add_hook(self, name: str, hooks: list[Callable[[], Any]], function: _Hook) -> _Hook:
         self._check_stopped(f"add {name} to")
         if not callable(function):
-            raise TypeError(f"{name}: {function!r} is no function: write @server.{name}, without parentheses")
+            raise TypeError(f"{name}: {function!r} is no function")
         check_parameters(f"{name}: the function", function, ())
         hooks.append(function)
         return function
@@ -590,10 +590,13 @@ class Server:
             _check_writable("access_log", log if os.path.exists(log) else os.path.dirname(log) or ".")
         self._made()
 
-    def _has_coroutines(self) -> bool:
-        return any(map(inspect.iscoroutinefunction, [*self._on_start, *self._on_stop, *self._goodbyes])) or any(
-            has_coroutines(route["handler"] or {}) for route in self._routes.values()
-        )
+    def _coroutines(self) -> list[str]:
+        """What has coroutine functions, in words."""
+        hooks = {"on_start": self._on_start, "on_drain_start": self._goodbyes, "on_stop": self._on_stop}
+        return [
+            *(f"the handler of {path!r}" for path, route in self._routes.items() if has_coroutines(route["handler"] or {})),
+            *(name for name, functions in hooks.items() if any(map(inspect.iscoroutinefunction, functions))),
+        ]
 
     def _check_process(self) -> None:
         if self._listening and self._owner != os.getpid():
@@ -635,10 +638,8 @@ class Server:
                 f"workers: {self._options.workers!r} are asked for, but `{statement} server` serves in this process"
                 " alone: use run(), or workers=1"
             )
-        if statement == "with" and self._has_coroutines():
-            paths = [path for path, route in self._routes.items() if has_coroutines(route["handler"] or {})]
-            who = f"the handler of {paths[0]!r}" if paths else "on_start or on_stop"
-            raise RuntimeError(f"{who} has coroutine functions: use run() or `async with server`")
+        if statement == "with" and self._coroutines():
+            raise RuntimeError(f"{self._coroutines()[0]} has a coroutine function: use run() or `async with server`")
         self._start()
         assert self._site is not None
         return self._site

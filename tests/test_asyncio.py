@@ -718,7 +718,7 @@ def test_coroutine_functions_need_a_loop():
     async def on_message(ws, message):
         pass
 
-    says = r"^the handler of '/ws' has coroutine functions: use run\(\) or `async with server`$"
+    says = r"^the handler of '/ws' has a coroutine function: use run\(\) or `async with server`$"
     server = made(on_message)
     with pytest.raises(RuntimeError, match=says), server:
         pass

@@ -259,8 +259,8 @@ def test_a_coroutine_function_takes_asyncio_and_none_comes_too_late():
         pass
 
     assert inspect.iscoroutinefunction(goodbye)
-    with pytest.raises(RuntimeError, match=r"^on_drain_start has a coroutine function: use `async with server`$"):
-        server.run()
+    with pytest.raises(RuntimeError, match=r"^on_drain_start has a coroutine function: use run\(\) or `async with"):
+        server.__enter__()
     server = made()
     with server, pytest.raises(RuntimeError, match=r"^cannot add on_drain_start to a server that is listening"):
         server.on_drain_start(print)

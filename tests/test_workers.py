@@ -649,7 +649,7 @@ with socket.socket() as taken:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE)
     assert done.stderr == ""
     if (way, kind) == ("with", "async def"):
-        assert "RuntimeError('on_start or on_stop has coroutine functions: use run() or `async with" in done.stdout
+        assert "RuntimeError('on_start has a coroutine function: use run() or `async with" in done.stdout
     else:
         assert done.stdout == "LookupError('no database')\n"
 
