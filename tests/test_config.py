@@ -237,7 +237,8 @@ def folder(tmp_path, monkeypatch):
     ("ports = [0]", 'on_drain_start = "handlers:upper"', "1: on_drain_start: the function takes (ws, message); it "
      "is called with ()"),
     ("ports = [0]", 'on_drain_start = "handlers:nothing"', "1: on_drain_start: 5 is no function"),
-    ("ports = [0]", 'on_start = "handlers:upper"', "1: on_start: the function takes (ws, message); it is called with ()"),
+    ("ports = [0]", 'on_start = "handlers:upper"',
+     "1: on_start: the function takes (ws, message); it is called with ()"),
     ("ports = [0]", 'on_drain_start = "handlers:uper"', "1: on_drain_start: module 'handlers' ({}/handlers.py) has no "
      "uper; did you mean upper?"),
     ("5s", "soon", "2: head_timeout: 'soon' is not a number of seconds, such as 10, 1.5, 500ms, 2m, 1h or 1d"),
