@@ -594,7 +594,8 @@ class Server:
         """What has coroutine functions, in words."""
         hooks = {"on_start": self._on_start, "on_drain_start": self._goodbyes, "on_stop": self._on_stop}
         return [
-            *(f"the handler of {path!r}" for path, each in self._routes.items() if has_coroutines(each["handler"] or {})),
+            *(f"the handler of {path!r}" for path, each in self._routes.items()
+              if has_coroutines(each["handler"] or {})),
             *(name for name, functions in hooks.items() if any(map(inspect.iscoroutinefunction, functions))),
         ]
 
