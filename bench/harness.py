@@ -88,18 +88,16 @@ class Server:
     def cpu(self) -> float:
         """Seconds of CPU time, user and system, of it and its children so far. Raises Failed if it has ended."""
         try:
-            # The clock of another process: clock_getcpuclockid(3), which Python does not have.
-            return sum(time.clock_gettime(~pid << 3 | 2) for pid in _tree(self.process.pid))
+            return cpu_of(self.process.pid)
         except OSError:
             raise self.gone() from None
 
     def memory(self) -> int:
         """Bytes of memory, those it shares with other processes by their share. Raises Failed if it has ended."""
         try:
-            rollups = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in _tree(self.process.pid)]
+            return memory_of(self.process.pid)
         except OSError:
             raise self.gone() from None
-        return sum(1024 * int(size) for text in rollups for size in re.findall(r"^Pss:\s+(\d+)", text, re.M))
 
     def gone(self) -> Failed:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -112,6 +110,18 @@ def _tree(pid: int) -> Iterator[int]:
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in children.read_text().split():
             yield from _tree(int(child))
+
+
+def cpu_of(pid: int) -> float:
+    """Seconds of CPU time, user and system, of a process and its children so far. Raises OSError if one has ended."""
+    # The clock of another process: clock_getcpuclockid(3), which Python does not have.
+    return sum(time.clock_gettime(~each << 3 | 2) for each in _tree(pid))
+
+
+def memory_of(pid: int) -> int:
+    """Bytes of memory of a process and its children, what is shared by its share. Raises OSError if one has ended."""
+    rollups = [Path(f"/proc/{each}/smaps_rollup").read_text() for each in _tree(pid)]
+    return sum(1024 * int(size) for text in rollups for size in re.findall(r"^Pss:\s+(\d+)", text, re.M))
 
 
 def stay_on_load_cpu() -> None:
