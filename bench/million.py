@@ -37,11 +37,13 @@ from c1m.loadrun import LoadResult, Progress, Run
 TOPIC = "all"
 PING_S = 60                      # between two pings of a connection
 PUBLISH_S = 60                   # that the publish may take to reach the last
+PORTS = 8                        # for one, the kernel would have to search long for a free port of a client's address
+CLOSES = 10_000                  # a second, which two CPUs can do at both ends
 PER_WORKER = 18_500              # connections of one process where descriptors are limited to 20,000
 WARM = 40                        # connections for each worker, before its base is looked at
 SETTLE_S = 3                     # after all are open, before memory is looked at
 CONFIG = """
-ports = [0]
+ports = {ports}
 workers = {workers}
 drain = {drain}
 
@@ -69,9 +71,12 @@ class Served:
     """One `c1m serve` with its workers, while the `with` block runs."""
 
     def __init__(self, place: Path, workers: int, drain: int) -> None:
+        with contextlib.ExitStack() as stack:
+            probes = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(PORTS)]
+            self.ports = [probe.getsockname()[1] for probe in probes]
         self.config = place / "million.toml"
         self.config.write_text(CONFIG.format(
-            workers=workers, drain=drain, topic=TOPIC, ping=PING_S, timeout=2 * PING_S))
+            ports=self.ports, workers=workers, drain=drain, topic=TOPIC, ping=PING_S, timeout=2 * PING_S))
 
     def __enter__(self) -> Served:
         self.process = subprocess.Popen(
@@ -80,8 +85,6 @@ class Served:
         )
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            if found := re.search(r"http://127\.0\.0\.1:(\d+)/|ws://127\.0\.0\.1:(\d+)/", line):
-                self.port = int(found[1] or found[2])
             if "Ctrl-C" in line:
                 threading.Thread(target=self.process.stdout.read, daemon=True).start()
                 return self
@@ -117,13 +120,13 @@ def publish(port: int) -> None:
 class Clients(threading.Thread):
     """The load, on a thread of its own, and what it told of its progress."""
 
-    def __init__(self, port: int, connections: int) -> None:
+    def __init__(self, ports: list[int], connections: int) -> None:
         super().__init__(daemon=True)
         defaults = {name: option.default for name, option in LoadOptions.options.items()}
         options = LoadOptions(defaults | {
             "connections": connections, "idle": True, "subscribe": True, "duration": 365 * 86400.0, "timeout": 60.0,
         })
-        self.load = Run([f"ws://127.0.0.1:{port}/ws"], options)
+        self.load = Run([f"ws://127.0.0.1:{port}/ws" for port in ports], options)
         self.processes = len(self.load.parts)
         self.progress = Progress("starting", 0.0, None, 0, 0, 0.0, {}, {})
         self.result: LoadResult | None = None
@@ -141,8 +144,9 @@ class Clients(threading.Thread):
 
 def warm_up(served: Served, workers: int) -> None:
     """A worker's base is what it takes once it has served: its buffers, and what Python and libraries do but once."""
-    c1m.load(f"ws://127.0.0.1:{served.port}/ws", connections=WARM * workers, messages=2 * WARM * workers, processes=1)
-    publish(served.port)
+    count = WARM * workers
+    c1m.load(f"ws://127.0.0.1:{served.ports[0]}/ws", connections=count, messages=2 * count, processes=1)
+    publish(served.ports[0])
 
 
 # ---- what is seen ----
@@ -211,7 +215,7 @@ def measure(args: argparse.Namespace, place: Path) -> dict[str, Any]:
     with Served(place, args.workers, args.drain) as served:
         warm_up(served, args.workers)
         base, before, cpu_base = served.memory(), available(), served.cpu()
-        clients = Clients(served.port, args.connections)
+        clients = Clients(served.ports, args.connections)
         watch = Watch(served, clients)
         found["processes_of_the_load"] = clients.processes
         clients.start()
@@ -241,7 +245,7 @@ def measure(args: argparse.Namespace, place: Path) -> dict[str, Any]:
         }
         with step("publishing one message to all"):
             cpu = served.cpu()
-            publish(served.port)
+            publish(served.ports[0])
             until(clients, PUBLISH_S, lambda: clients.progress.answered >= here)
             found["publish"] = {"delivered": clients.progress.answered,
                                 "server_cpu_us_each": round(1e6 * (served.cpu() - cpu) / here, 2)}
@@ -329,10 +333,12 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=1_000_000, help="default 1,000,000")
     parser.add_argument("--workers", type=int, help="as many as the limit of descriptors makes necessary, unless given")
     parser.add_argument("--minutes", type=float, default=5.0, help="of pings (default 5)")
-    parser.add_argument("--drain", type=int, default=10, help="seconds over which the server closes them (default 10)")
+    parser.add_argument("--drain", type=int, help="seconds over which the server closes them (default 10, or more where"
+                        f" those are more than {CLOSES:,} a second)")
     parser.add_argument("--patience", type=float, default=600.0, help="seconds that opening may take (default 600)")
     parser.add_argument("--name", type=Path, help="write NAME.json and NAME.svg")
     args = parser.parse_args()
+    args.drain = args.drain or max(10, args.connections // CLOSES)
     if args.workers is None:
         args.workers = max(len(os.sched_getaffinity(0)), -(-args.connections // PER_WORKER))
     if short := refused(args):

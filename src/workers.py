@@ -283,8 +283,7 @@ class Supervisor:
                     self._turn += 1
                     self._begin()
                     self._wait(look_at)
-                    while self._asked:
-                        self._obey(self._asked.popleft())
+                    self._obey_all()
                     now = time.monotonic()
                     for worker in self._workers:
                         if worker.drain_at is not None and worker.drain_at <= now:
@@ -325,7 +324,9 @@ class Supervisor:
         """Deals with what happens until something is due."""
         due = [look_at, *(slot.due for slot in self._slots if slot.due is not None and self._seats)]
         due += [at for worker in self._workers for at in (worker.drain_at, worker.kill_at) if at is not None]
-        for fd, _ in self._poll.poll(max(0, min(due) - time.monotonic()) * 1000):
+        events = self._poll.poll(max(0, min(due) - time.monotonic()) * 1000)
+        self._obey_all()         # first: a signal to the whole group ends workers, too, which nobody is to replace
+        for fd, _ in events:
             if fd in self._heard:
                 self._heard[fd]()
 
@@ -353,6 +354,10 @@ class Supervisor:
                     restore.callback(signal.signal, number, handler)
                     signal.signal(number, ask)
             yield
+
+    def _obey_all(self) -> None:
+        while self._asked:
+            self._obey(self._asked.popleft())
 
     def _obey(self, number: int) -> None:
         if number == signal.SIGUSR1:

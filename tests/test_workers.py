@@ -447,6 +447,14 @@ def test_a_signal_has_all_finish(number):
         assert served.log == []
 
 
+def test_a_signal_to_the_whole_group_replaces_nobody():
+    with Server() as served:
+        for pid in [served.pid, *served.serving()]:      # as systemd does it, by default
+            os.kill(pid, signal.SIGTERM)
+        assert served.ended() == 0
+        assert served.log == []
+
+
 def test_a_second_signal_cuts_short():
     with Server() as served, WebSocket(served.port, "/echo") as client:
         assert echoes(client)
