@@ -27,6 +27,8 @@ OWN_DESCRIPTORS = 128
 """Of each process: listeners, epoll, the logs, and some files that are being sent."""
 MAX_TABLE = 1 << 24
 """Connections of one process, whatever its limits are: see c1m.reactor."""
+CAP_SYS_ADMIN = 21
+"""A bit of CapEff: see capabilities(7)."""
 BACKLOG = 4096
 """What c1m asks listen(2) for: see c1m.listeners."""
 UNLIMITED = 1 << 50
@@ -128,6 +130,11 @@ class Machine:
         """What stands behind a name at the beginning of a line."""
         found = re.search(rf"^{re.escape(name)}:?\s+(\d{{1,20}})\b", self.text(path) or "", re.MULTILINE)
         return None if found is None else int(found[1])
+
+    def is_administrator(self) -> bool:
+        """Whether this process has CAP_SYS_ADMIN, whom fs.file-max does not bind."""
+        found = re.search(r"^CapEff:\s+([0-9a-f]{1,16})\b", self.text("proc/self/status") or "", re.MULTILINE)
+        return found is not None and bool(int(found[1], 16) >> CAP_SYS_ADMIN & 1)
 
     def descriptors(self) -> tuple[int, int] | None:
         """RLIMIT_NOFILE, soft and hard."""
@@ -264,7 +271,10 @@ class Case:
         if most >= wanted:
             return Finding(name, GOOD, f"fs.file-max is {amount(most)}, for all processes, of which {now:,} are open")
         text = f"fs.file-max is {most:,}, for all processes, and {wanted:,} are needed with the {now:,} that are open"
-        return Finding(name, SHORT, text, f"sysctl -w fs.file-max={wanted}")
+        mend = f"sysctl -w fs.file-max={wanted}"
+        if self.machine.is_administrator():
+            return Finding(name, POOR, f"{text}: who may administer the system, as you may, gets them all the same", mend)
+        return Finding(name, SHORT, text, mend)
 
     def memory(self) -> Finding:
         free = self.machine.field("proc/meminfo", "MemAvailable")

@@ -133,6 +133,17 @@ def test_a_setting_of_the_kernel_on_both_sides(name, state, path, least, text, m
         assert diagnosis.possible == (state != "short")
 
 
+@pytest.mark.parametrize(("capabilities", "state"), [
+    ("0000000000200000", "poor"), ("000001ffffffffff", "poor"), ("000001ffffdfffff", "short"), ("0", "short"),
+    ("x", "short"),
+])
+def test_the_systems_limit_of_files_does_not_bind_its_administrator(capabilities, state, found):
+    files = {"proc/sys/fs/file-max": "1000000", "proc/self/status": f"Name:\tpython\nCapEff:\t{capabilities}\n"}
+    by_name, diagnosis = with_files(found, files)
+    assert by_name["file-max"].state == state
+    assert diagnosis.possible == (state == "poor")
+
+
 def test_memory_on_both_sides(found):
     _, diagnosis = found()
     wanted = (diagnosis.own_bytes + diagnosis.kernel_bytes + 1023) // 1024
