@@ -273,7 +273,7 @@ class Case:
         text = f"fs.file-max is {most:,}, for all processes, and {wanted:,} are needed with the {now:,} that are open"
         mend = f"sysctl -w fs.file-max={wanted}"
         if self.machine.is_administrator():
-            return Finding(name, POOR, f"{text}: who may administer the system, as you may, gets them all the same", mend)
+            return Finding(name, POOR, f"{text}: who administers the system, as you do, gets them all the same", mend)
         return Finding(name, SHORT, text, mend)
 
     def memory(self) -> Finding:
