@@ -62,6 +62,8 @@ class Service(contextlib.AbstractContextManager["Service"]):
             left, what = counters["websockets"], "WebSocket"
             if not left:
                 left, what = counters["connections"], "connection"
+            if not left:         # a worker takes a moment to end
+                continue
             said = f"draining: {left:,} {what}{'s' * (left != 1)} left"
             systemd.status(said)
             click.echo(said)
