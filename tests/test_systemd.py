@@ -152,10 +152,11 @@ def test_a_handler_that_blocks_stops_the_pulse():
 # ---- the command ----
 
 
-def test_the_command_tells_how_it_is(serving, manager):
+@pytest.mark.parametrize("workers", [1, 3])
+def test_the_command_tells_how_it_is(workers, serving, manager):
     environment = os.environ | {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "20000"}
     environment.pop("WATCHDOG_PID", None)
-    process = serving("--port", 0, "--drain", "2s", "--shutdown-timeout", "1m", env=environment)
+    process = serving("--port", 0, "--drain", "2s", "--shutdown-timeout", "1m", "--workers", workers, env=environment)
     assert manager.told() == ["READY=1", "STATUS=serves its console"]
     for _ in range(5):                           # although nobody visits it
         assert manager.told() == ["WATCHDOG=1"]
@@ -171,6 +172,21 @@ def test_the_command_tells_how_it_is(serving, manager):
         assert process.stdout.readline() == "draining: 1 WebSocket left\n"
         ws.send(close(1001))
         assert ws.rest() == b""
+    process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+
+
+def test_a_reload_of_the_workers_is_told(serving, manager):
+    process = serving("--port", 0, "--workers", 3, env=os.environ | {"NOTIFY_SOCKET": manager.address})
+    assert manager.told() == ["READY=1", "STATUS=serves its console"]
+    for _ in range(2):
+        process.send_signal(signal.SIGHUP)
+        said, moment = manager.told()
+        assert said == "RELOADING=1"
+        assert re.fullmatch(r"MONOTONIC_USEC=[0-9]+", moment)
+        assert manager.told() == ["READY=1", "STATUS=serves its console"]
+    process.send_signal(signal.SIGTERM)
+    assert manager.told()[0] == "STOPPING=1"
     process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
 
