@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 
 HERE = Path(__file__).resolve().parent
 CPUS = sorted(os.sched_getaffinity(0))
@@ -28,6 +29,7 @@ SERVER_CPU, LOAD_CPU = CPUS[0], CPUS[-1]
 START_S, STOP_S = 15, 5                  # that a server may take to begin to listen, and to end
 
 Command = list[str | Path]
+signals: list[int] = []                  # that have come
 
 
 class Failed(Exception):
@@ -132,7 +134,18 @@ def stay_on_load_cpu() -> None:
 def end_on_signals() -> None:
     """SIGTERM, too, raises KeyboardInterrupt, and SIGINT where a shell has had it ignored: servers end with us."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+        signal.signal(number, _interrupt)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    signals.append(number)
+    raise KeyboardInterrupt
+
+
+def check_signals() -> None:
+    """Raises KeyboardInterrupt where one was lost: what is raised while a destructor runs goes no further."""
+    if signals:
+        raise KeyboardInterrupt
 
 
 def raise_fd_limit(wanted: int) -> None:

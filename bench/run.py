@@ -75,6 +75,7 @@ def measure(lab: Lab, args: argparse.Namespace, found: Found) -> Measured:
                         continue                 # it would fail again
                     server = contender.server(lab, found[contender.name][0], LOADS[name])
                     rounds[contender.name].append(loads.measure(LOADS[name], server, args.seconds))
+                    harness.check_signals()
             measured[name] = rounds
             progress("")
             print(f"\n{results.text_table(name, rounds)}", flush=True)

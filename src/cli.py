@@ -17,6 +17,7 @@ from c1m.flags import NOT_GIVEN, GroupedCommand, GroupedOption, Mistake, flag_of
 from c1m.loadcli import load
 from c1m.options import Options, RootOptions, RouteOptions, ServerOptions
 from c1m.service import Service
+from c1m.workers import reason
 
 DECLARED: tuple[type[Options], ...] = (RootOptions, RouteOptions, ServerOptions)
 
@@ -104,7 +105,10 @@ def run(server: c1m.Server, plan: Plan, service: Service) -> None:
         signal.signal(number, lambda *_: server.stop())
     signal.signal(signal.SIGUSR1, lambda *_: server.reopen_log())
     service.ready(greet(server, plan))
-    server.run()
+    try:
+        server.run()
+    except Exception as error:           # a hook's, most likely: no mistake in what was asked for
+        raise click.ClickException(reason(error)) from None
 
 
 def _ends(server: c1m.Server) -> list[signal.Signals]:

@@ -477,6 +477,7 @@ class Server:
         """on_start has raised: nobody is served."""
         if post is not None and error is not None:
             post.say(f"fails on_start raised {reason(error)}")
+            post.failed = True
         self._runner = None
         site.stop()
         while site.iterate() is not None:
@@ -513,6 +514,10 @@ class Server:
             self._serve(site, post)
         except SystemExit as error:
             return error.code if isinstance(error.code, int) else int(error.code is not None)
+        except Exception:
+            if not post.failed:
+                raise
+            return 1             # the supervisor says why
         finally:
             if self._log is not None:
                 self._log.close()

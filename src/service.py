@@ -9,6 +9,7 @@ import click
 
 import c1m
 from c1m import systemd
+from c1m.workers import PATIENCE
 
 _EVERY = 1.0
 """Seconds between two lines about a drain."""
@@ -31,7 +32,8 @@ class Service(contextlib.AbstractContextManager["Service"]):
     def ready(self, what: str) -> None:
         """It serves, and what."""
         self._what = what
-        systemd.ready(what)
+        if self._server.workers == 1:
+            systemd.ready(what)
         self._undo.enter_context(systemd.watchdog(self._server._pulse))
 
     def __exit__(self, *exc: object) -> None:
@@ -51,7 +53,8 @@ class Service(contextlib.AbstractContextManager["Service"]):
 
     def _draining(self) -> None:
         options = self._server._options
-        systemd.stopping(options.drain + options.shutdown_timeout + _EVERY)
+        killed = PATIENCE if self._server.workers > 1 else 0.0   # workers that do not end, so much later
+        systemd.stopping(options.drain + options.shutdown_timeout + killed + _EVERY)
         self._progress = threading.Thread(target=self._tell, name="c1m progress", daemon=True)
         self._progress.start()
 

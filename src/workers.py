@@ -104,6 +104,7 @@ class Post:
         self.seat = seat
         self._tcp, self._for_all = tcp, for_all
         self._borrowed: dict[bytes, list[int]] = {}    # descriptors, by the slot they are of
+        self.failed = False      # to start, which the supervisor knows
         self._site: Site
 
     def attend(self, site: Site, stop: Callable[[], None], reopen: Callable[[], None]) -> None:
@@ -208,8 +209,8 @@ class Supervisor:
 
     tcp: the listeners of each slot, of which there are as many as workers. for_all: those that all have, Unix-domain
     sockets and what was handed in, of which `not_ours` may be open elsewhere. grace: seconds that a worker has to end.
-    pin: each keeps to a CPU. reopen: opens the supervisor's own access log. told: hears "reloading", "serving" when all
-    are replaced, and "draining".
+    pin: each keeps to a CPU. reopen: opens the supervisor's own access log. told: hears "serving" once all
+    do, "reloading", "serving" again when all are replaced, and "draining".
     """
 
     def __init__(
@@ -233,7 +234,7 @@ class Supervisor:
         self._workers: list[_Worker] = []
         self._to_replace: deque[_Slot] = deque()
         self._asked: deque[int] = deque()
-        self._stopping = self._interrupted = self._quit = self._reloading = False
+        self._ready = self._stopping = self._interrupted = self._quit = self._reloading = False
         self._all_waiting = False
         self._turn = 0
         self._proved = 0
@@ -420,6 +421,9 @@ class Supervisor:
             if before is not None:
                 self._dismiss(before, time.monotonic() + FIRST_WORDS)
             self._replace_next()
+        elif not self._ready and all(each.worker is not None and each.worker.serves for each in self._slots):
+            self._ready = True
+            self._told("serving")
 
     def _close_if_left(self) -> None:
         """Once nobody accepts any more, nobody may wait."""
@@ -454,9 +458,9 @@ class Supervisor:
             slot = self._to_replace.popleft()
             if slot.worker is not None:      # else it gets a new one anyway
                 slot.successor = self._forked(slot)
-                if slot.successor is None:
-                    self._to_replace.clear()
-                return
+                if slot.successor is not None:
+                    return
+                self._to_replace.clear()
         if self._reloading:
             self._reloading = False
             self._told("serving")
