@@ -354,8 +354,7 @@ class Server:
         """How many iterations its event loop, or its supervisor's, has made; if it is alive, it makes another."""
         if self._supervisor is not None:
             return self._supervisor.pulse()
-        if self._site is None:               # workers are about to be forked
-            return 0
+        assert self._site is not None
         self._site.wake()
         return int(self._site.counters()["iterations"])
 

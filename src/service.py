@@ -24,17 +24,23 @@ class Service(contextlib.AbstractContextManager["Service"]):
         self._progress: threading.Thread | None = None
         self._undo = contextlib.ExitStack()
         self._what = ""
+        self._watched = False
         if server.workers == 1:
             server.on_drain_start(self._draining)
         else:
             server._told = self._hear
 
     def ready(self, what: str) -> None:
-        """It serves, and what."""
+        """It listens, and serves what; where workers do, they may be about to."""
         self._what = what
         if self._server.workers == 1:
-            systemd.ready(what)
-        self._undo.enter_context(systemd.watchdog(self._server._pulse))
+            self._serves()
+
+    def _serves(self) -> None:
+        systemd.ready(self._what)
+        if not self._watched:
+            self._watched = True
+            self._undo.enter_context(systemd.watchdog(self._server._pulse))
 
     def __exit__(self, *exc: object) -> None:
         self._over.set()
@@ -47,7 +53,7 @@ class Service(contextlib.AbstractContextManager["Service"]):
         if word == "reloading":
             systemd.reloading()
         elif word == "serving":
-            systemd.ready(self._what)
+            self._serves()
         else:
             self._draining()
 
