@@ -104,7 +104,7 @@ def run(server: c1m.Server, plan: Plan, service: Service) -> None:
     for number in _ends(server):
         signal.signal(number, lambda *_: server.stop())
     signal.signal(signal.SIGUSR1, lambda *_: server.reopen_log())
-    service.ready(greet(server, plan))
+    service.listens(greet(server, plan))
     try:
         server.run()
     except Exception as error:           # a hook's, most likely: no mistake in what was asked for

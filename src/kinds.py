@@ -142,7 +142,7 @@ class Code(Amount):
 
     def __init__(self, one: int, other: int) -> None:
         super().__init__(one, other)
-        self.metavar, self.toml, self.range = f"{one}|{other}", f"{one} or {other}", f"{one}, {other}"
+        self.metavar, self.toml, self.range = f"{one}|{other}", "whole number", f"{one} or {other}"
 
     def check(self, name: str, value: Any) -> int:
         if not isinstance(value, int) or isinstance(value, bool):

@@ -231,26 +231,32 @@ class Server:
 
             @server.on_drain_start
             def goodbye():
-                server.publish("all", '{"type": "restart", "back_in": 5}')
+                server.publish("all", '{"type": "restart", "back_in": 5}', here=True)
 
         What it publishes and sends arrives before the Close. In a loop, under run() and ``async with server``,
         it may be a coroutine function or return what can be awaited: WebSockets are closed when all have ended, or
         after half of `drain`, a second at least, when they are cancelled. A plain function runs on the server's thread,
-        and holds it up. With several workers each calls it for its own clients. What is raised is logged.
+        and holds it up. With several workers each calls it when it ends, at a reload, too: publish with `here`, or every
+        client hears it from all of them. What is raised is logged.
 
         Raises TypeError for what can't be called without arguments, RuntimeError if the server listens already.
         """
         return self._add_hook("on_drain_start", self._goodbyes, function)
 
-    def publish(self, topic: str, message: str | bytes | bytearray | memoryview) -> None:
+    def publish(self, topic: str, message: str | bytes | bytearray | memoryview, *, here: bool = False) -> None:
         """Sends a message to every WebSocket that is subscribed to a topic. May be called from any thread; one that
         publishes faster than the server can send is slowed down. Where several processes serve, those of all get it;
-        what one process publishes comes in that order to each.
+        what one process publishes comes in that order to each. With `here` only those of this process get it, as for a
+        goodbye that each process says to its own clients; a supervisor has none.
 
         Raises RuntimeError if the server does not run, or not in this process; TypeError for what is no message; where
         several processes serve, ValueError for one that takes more than a quarter of publish_buffer.
         """
-        self._everyone().publish(topic, message)
+        everyone = self._everyone()
+        if not here:
+            everyone.publish(topic, message)
+        elif self._site is not None:
+            self._site.publish(topic, message, True)
 
     def subscribers(self, topic: str) -> int:
         """How many WebSockets are subscribed to a topic, in all processes that serve. May be called from any thread.
@@ -321,6 +327,8 @@ class Server:
         Raises OSError where a port can't be had, RuntimeError if the server runs already, or if this process is a fork
         of the one that called listen().
         """
+        if asyncio._get_running_loop() is not None:
+            raise RuntimeError("run() would hold up the event loop of this thread: use `async with server`")
         self._start()
         try:
             if self._site is None:
@@ -352,11 +360,13 @@ class Server:
 
     def _pulse(self) -> int:
         """How many iterations its event loop, or its supervisor's, has made; if it is alive, it makes another."""
-        if self._supervisor is not None:
-            return self._supervisor.pulse()
-        assert self._site is not None
-        self._site.wake()
-        return int(self._site.counters()["iterations"])
+        supervisor, site = self._supervisor, self._site
+        if supervisor is not None:
+            return supervisor.pulse()
+        if site is None:         # all workers have ended
+            return 0
+        site.wake()
+        return int(site.counters()["iterations"])
 
     def stats(self) -> dict[str, Any]:
         """The counters of the server that runs, or ran last: connections, requests, bytes, cached files and so on.

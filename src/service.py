@@ -26,15 +26,14 @@ class Service(contextlib.AbstractContextManager["Service"]):
         self._what = ""
         self._watched = False
         if server.workers == 1:
+            server.on_start(self._serves)        # behind the application's own
             server.on_drain_start(self._draining)
         else:
             server._told = self._hear
 
-    def ready(self, what: str) -> None:
-        """It listens, and serves what; where workers do, they may be about to."""
+    def listens(self, what: str) -> None:
+        """It listens, and is about to serve what."""
         self._what = what
-        if self._server.workers == 1:
-            self._serves()
 
     def _serves(self) -> None:
         systemd.ready(self._what)

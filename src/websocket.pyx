@@ -162,7 +162,7 @@ cdef class Application(Loop):
             with nogil:
                 mailbox_wait(&self.mailbox)
 
-    cdef publish_from(self, topic, message, uint64_t sender):
+    cdef publish_from(self, topic, message, uint64_t sender, bint here=False):
         cdef uint8_t opcode = 0
         cdef Block *name
         cdef Block *block
@@ -176,7 +176,7 @@ cdef class Application(Loop):
         except BaseException:
             block_unref(name)
             raise
-        if self.hub.ring != NULL:
+        if self.hub.ring != NULL and not here:
             self.publish_to_others(name, opcode, block, reactor_is_here(&self.r))
         if not reactor_is_here(&self.r):
             self.ask(run_publish, &self.hub, sender, name, block, opcode)
@@ -210,9 +210,9 @@ cdef class Application(Loop):
                 ring_wait(self.hub.ring, self.hub.seat)
             ring_publish(self.hub.ring, self.hub.seat, name_of(name), opcode, name_of(block))
 
-    def publish(self, topic, message):
-        """Sends a message to all who are subscribed to a topic. Any thread may."""
-        self.publish_from(topic, message, 0)
+    def publish(self, topic, message, bint here=False):
+        """Sends a message to all who are subscribed to a topic. here: in this process. Any thread may."""
+        self.publish_from(topic, message, 0, here)
 
     def subscribers(self, topic):
         """How many are subscribed to a topic. Any thread may ask."""

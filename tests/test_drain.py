@@ -266,6 +266,14 @@ def test_a_coroutine_function_takes_asyncio_and_none_comes_too_late():
         server.on_drain_start(print)
 
 
+def test_run_within_a_loop_is_refused():
+    async def main():
+        made().run()
+
+    with pytest.raises(RuntimeError, match=r"^run\(\) would hold up the event loop of this thread: use `async with"):
+        asyncio.run(main())
+
+
 # ---- under asyncio ----
 
 

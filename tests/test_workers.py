@@ -447,6 +447,30 @@ def test_a_signal_has_all_finish(number):
         assert served.log == []
 
 
+def test_goodbyes_of_each_worker_are_for_its_own_clients():
+    more = """
+@server.on_drain_start
+def goodbye():
+    server.publish("all", "bye from " + str(os.getpid()), here=True)
+"""
+    with Server(more) as served, contextlib.ExitStack() as stack:
+        workers = {str(pid).encode() for pid in served.serving()}
+        clients = []
+        for _ in range(12):
+            client = stack.enter_context(WebSocket(served.port, "/rooms"))
+            client.send(frame(TEXT, b"+all"))
+            assert client.message()[1]
+            clients.append(client)
+        served.process.send_signal(signal.SIGTERM)
+        for client in clients:
+            said, _, pid = client.message()[1].rpartition(b" ")
+            assert said == b"bye from"
+            assert pid in workers
+            assert client.closing() == 1001
+            client.close()
+        assert served.ended() == 0
+
+
 def test_a_signal_to_the_whole_group_replaces_nobody():
     with Server() as served:
         for pid in [served.pid, *served.serving()]:      # as systemd does it, by default
