@@ -236,8 +236,8 @@ class Server:
         What it publishes and sends arrives before the Close. In a loop, under run() and ``async with server``,
         it may be a coroutine function or return what can be awaited: WebSockets are closed when all have ended, or
         after half of `drain`, a second at least, when they are cancelled. A plain function runs on the server's thread,
-        and holds it up. With several workers each calls it when it ends, at a reload, too: publish with `here`, or every
-        client hears it from all of them. What is raised is logged.
+        and holds it up. With several workers each calls it when it ends, at a reload, too: publish with `here`, or
+        every client hears it from all of them. What is raised is logged.
 
         Raises TypeError for what can't be called without arguments, RuntimeError if the server listens already.
         """

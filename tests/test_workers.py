@@ -451,21 +451,15 @@ def test_goodbyes_of_each_worker_are_for_its_own_clients():
     more = """
 @server.on_drain_start
 def goodbye():
-    server.publish("all", "bye from " + str(os.getpid()), here=True)
+    server.publish("room", f"bye from {os.getpid()}", here=True)
 """
     with Server(more) as served, contextlib.ExitStack() as stack:
-        workers = {str(pid).encode() for pid in served.serving()}
-        clients = []
-        for _ in range(12):
-            client = stack.enter_context(WebSocket(served.port, "/rooms"))
-            client.send(frame(TEXT, b"+all"))
-            assert client.message()[1]
-            clients.append(client)
+        workers = {f"bye from {pid}".encode() for pid in served.serving()}
+        clients = [stack.enter_context(WebSocket(served.port, "/room")) for _ in range(12)]
+        until(lambda: served.ask("server.subscribers('room')") == 12, "all to be subscribed")
         served.process.send_signal(signal.SIGTERM)
         for client in clients:
-            said, _, pid = client.message()[1].rpartition(b" ")
-            assert said == b"bye from"
-            assert pid in workers
+            assert client.message()[1] in workers
             assert client.closing() == 1001
             client.close()
         assert served.ended() == 0
