@@ -37,7 +37,7 @@ Invariants a change must keep:
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
-from c1m.address cimport Address
+from c1m.address cimport Address, address_unmap
 from c1m.buf cimport block_copy, block_ref, block_unref, static_assert
 from c1m.linux cimport (
     AF_INET, AF_INET6, AF_UNIX, CLOCK_MONOTONIC_COARSE, CLOCK_REALTIME_COARSE, CLOCK_THREAD_CPUTIME_ID,
@@ -320,6 +320,7 @@ cdef inline int conn_accept(Reactor *r, int listener) noexcept nogil:
             memcpy(r.peers[fd].bytes, &(<sockaddr_in *>&address).sin_addr, 4)
         elif address.ss_family == AF_INET6:
             memcpy(r.peers[fd].bytes, &(<sockaddr_in6 *>&address).sin6_addr, 16)
+            address_unmap(&r.peers[fd])      # a socket that was handed in may take IPv4, too
     return fd
 
 

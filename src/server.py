@@ -139,6 +139,9 @@ class Server:
         times = self._options.export("shutdown_timeout", "drain")
         self._stop_ms: tuple[int, int] = times["shutdown_timeout_ms"], times["drain_ms"]
         self._goodbyes: list[Callable[[], Any]] = []
+        self._post: Post | None = None       # a worker's
+        self._count = 0                      # of workers, while it listens
+        self._stop_asked = False             # before there was anyone to stop
         self._owner = 0  # the process that listens: a fork of it must leave its sockets and its log alone
         self._listening = self._running = False
 
@@ -274,7 +277,7 @@ class Server:
     @property
     def workers(self) -> int:
         """How many processes serve under run()."""
-        return cpus() if self._options.workers == "auto" else int(self._options.workers)
+        return self._count or (cpus() if self._options.workers == "auto" else int(self._options.workers))
 
     def listen(self) -> None:
         """Opens the ports, so that clients can connect and wait. run() and `with` do it themselves if it has not been
@@ -287,7 +290,8 @@ class Server:
         if self._handed_in:
             raise RuntimeError("the sockets that were handed in were closed at the end of the first run")
         options = self._options
-        workers = self.workers
+        self._count, self._stop_asked = 0, False
+        workers = self._count = self.workers             # from now on, whatever becomes of the CPUs
         site = self._made()                  # with several workers, for what it raises, and for what all then have
         with contextlib.ExitStack() as undo:
             tcp, unix, ports = opened(undo, options.host, options.ports, options.unix, options.unix_mode, workers)
@@ -345,8 +349,12 @@ class Server:
             return
         if self._site is not None:
             self._site.shutdown(*self._stop_ms)
+            if self._post is not None:
+                self._post.say("left")
         elif self._supervisor is not None:
             self._supervisor.stop()
+        elif self._listening:
+            self._stop_asked = True
 
     def reopen_log(self) -> None:
         """Opens the access log's file anew, as after a rename (logrotate), within a quarter of a second. If that fails
@@ -447,7 +455,7 @@ class Server:
                         post.attend(site, self.stop, self.reopen_log)
                     site.run()
                 finally:
-                    for hook in self._on_stop:
+                    for hook in self._on_stop if self._owner == os.getpid() else ():     # or a handler has forked
                         hook()
             return
         cut: list[bool] = []
@@ -480,7 +488,8 @@ class Server:
                 self._runner.start()
                 await self._runner.finish()
             finally:
-                await _called(self._on_stop)
+                if self._owner == os.getpid():
+                    await _called(self._on_stop)
 
     def _abandon(self, site: Site, post: Post | None = None, error: BaseException | None = None) -> None:
         """on_start has raised: nobody is served."""
@@ -505,6 +514,8 @@ class Server:
             grace=self._options.drain + self._options.shutdown_timeout, pin=self._options.pin,
             reopen=self._reopen_own_log, not_ours=self._not_ours, told=self._told,
         )
+        if self._stop_asked:                 # since listen()
+            self._supervisor.stop()
         try:
             self._supervisor.run()
         finally:
@@ -516,6 +527,7 @@ class Server:
         supervisor, self._supervisor = self._supervisor, None
         assert supervisor is not None
         self._owner = os.getpid()
+        self._post = post
         site = self._site = self._made(self._shared, post.seat)
         if self._log_fd >= 0:
             self._log = self._log_writer(site, os.dup(self._log_fd), supervisor.turns)
@@ -662,6 +674,7 @@ class Server:
 
     def _close(self) -> None:
         self._ports, self._listening, self._running, self._runner = [], False, False, None
+        self._count, self._stop_asked = 0, False
         log, self._log = self._log, None
         if self._owner != os.getpid():
             return

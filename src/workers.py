@@ -406,12 +406,26 @@ class Supervisor:
                     worker.failure = rest
                 elif word == "left":
                     worker.left = True
+                    if not (self._stopping or worker.leaving):
+                        self._leaves(worker)
                     self._close_if_left()
                 elif word == "serves":
                     worker.serves = True
                     self._serves(worker)
             if worker.line.fileno() in self._heard:    # it has ended; so is to follow _ended()
                 self._unhear(worker.line.fileno())
+
+    def _leaves(self, worker: _Worker) -> None:
+        """A worker ends by its own will, and accepts nobody any more: another one does at once."""
+        slot = worker.slot
+        self._return_from(worker)
+        worker.leaving = True
+        worker.kill_at = time.monotonic() + self._grace + PATIENCE
+        if slot.worker is worker:
+            log.warning("%s ends by itself: replaced", worker)
+            slot.worker = None
+            if slot.successor is None:
+                slot.due = time.monotonic()
 
     def _serves(self, worker: _Worker) -> None:
         slot = worker.slot

@@ -466,6 +466,18 @@ def test_a_trusted_proxy_on_a_unix_socket(serving, tmp_path):
     assert [remote for remote, _ in served.answers()] == ["203.0.113.1", "-", "127.0.0.1"]
 
 
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
+def test_ipv4_clients_of_a_socket_for_both_are_such(serving, clients):
+    """A listener that was handed in may take IPv4 as IPv6 has it, as those of systemd do."""
+    handed = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+    served = serving(ports=(), sockets=[handed], trusted_proxies="127.0.0.1", max_connections_per_address=1)
+    clients(connected(served.port, source="127.0.0.77"))
+    served.until(connections=1)
+    assert get(served.port, "/", XFF + "203.0.113.9").status == 404
+    served.stop()
+    assert ("203.0.113.9", 404) in served.answers()
+
+
 def test_a_proxy_before_a_proxy(serving, clients):
     """The PROXY header names a proxy, which names the client in turn; of another source nothing is believed."""
     served = serving(proxy_protocol="127.0.0.1", trusted_proxies="192.0.2.1")

@@ -17,6 +17,7 @@ from client import PATIENCE, Http, WebSocket, connected, get, request, until
 from test_forks import gone
 from wire import TEXT, frame
 
+import c1m
 from c1m.workers import cpus
 
 SERVER = """
@@ -463,6 +464,38 @@ def goodbye():
             assert client.closing() == 1001
             client.close()
         assert served.ended() == 0
+
+
+def test_one_that_is_told_to_end_is_replaced_before_it_has_drained():
+    with Server(workers=2, drain=0, shutdown_timeout=10 * PATIENCE) as served, contextlib.ExitStack() as stack:
+        before = served.serving(2)
+        clients = [stack.enter_context(WebSocket(served.port, "/echo")) for _ in range(12)]
+        assert all(map(echoes, clients))
+        os.kill(before[0], signal.SIGTERM)       # and its clients do not answer the Close
+        served.says("ends by itself: replaced")
+        for _ in range(12):
+            assert get(served.port, "/").status == 404
+        assert until(lambda: len(served.workers()) == 3, "a successor")
+
+
+def test_to_stop_what_does_not_run_yet_has_it_end_at_once():
+    server = c1m.Server(ports=[0], workers=2)
+    server.listen()
+    server.stop()
+    server.run()
+    server.stop()
+    assert server.ports == [0]
+
+
+def test_pinned_workers_divide_the_limits_as_all_do():
+    more = """
+@server.on_start
+def begin():
+    print(server.workers, server._shares()["max_connections"], file=sys.stderr, flush=True)
+"""
+    with Server(more, workers="auto", pin=True, max_connections=100) as served:
+        n = cpus()
+        served.says(f"^{n} {-(-100 // n)}$")
 
 
 def test_a_signal_to_the_whole_group_replaces_nobody():
