@@ -331,7 +331,7 @@ class Server:
         Raises OSError where a port can't be had, RuntimeError if the server runs already, or if this process is a fork
         of the one that called listen().
         """
-        if asyncio._get_running_loop() is not None:
+        if asyncio._get_running_loop() is not None and not self._running:
             raise RuntimeError("run() would hold up the event loop of this thread: use `async with server`")
         self._start()
         try:
