@@ -37,20 +37,25 @@ class Failed(Exception):
 
 
 class Server:
-    """A process and its children, on SERVER_CPU while the `with` block runs; command(port) starts it.
+    """A process and its children, on SERVER_CPU, or on any if it is not pinned, while the `with` block runs;
+    command(port) starts it.
 
     Raises Failed where it does not begin to listen.
     """
 
-    def __init__(self, name: str, command: Callable[[int], Command], environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, name: str, command: Callable[[int], Command], environment: dict[str, str] | None = None,
+        pinned: bool = True,
+    ) -> None:
         self.name, self.command, self.environment = name, command, environment
+        self.on_cpu: Command = ["taskset", "-c", str(SERVER_CPU)] if pinned else []
 
     def __enter__(self) -> Server:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port = probe.getsockname()[1]
         self.said = tempfile.TemporaryFile()     # a pipe that nobody reads would stop it
         self.process = subprocess.Popen(
-            ["taskset", "-c", str(SERVER_CPU), *self.command(self.port)], start_new_session=True,
+            [*self.on_cpu, *self.command(self.port)], start_new_session=True,
             stdout=self.said, stderr=self.said, env=os.environ | (self.environment or {}),
         )
         try:

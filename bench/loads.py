@@ -105,8 +105,7 @@ def measure(load: Load, server: Server, seconds: float) -> Round:
 
 def run_of(load: Load, server: Server, **options: Any) -> Run:
     scheme = "ws" if load.websocket else "http"
-    given = {name: declared.default for name, declared in LoadOptions.options.items()} | load.options | options
-    return Run([f"{scheme}://127.0.0.1:{server.port}{load.path}"], LoadOptions(given))
+    return Run([f"{scheme}://127.0.0.1:{server.port}{load.path}"], LoadOptions(load.options | options))
 
 
 def rate_of(load: Load, server: Server, seconds: float) -> Round:

@@ -77,9 +77,8 @@ def nginx(place: Path, name: str, gzip_static: str) -> Server:
 
 def run_of(server: Server, files: int, seconds: float) -> Run:
     """Making it takes a while, of which the server knows nothing."""
-    given = {name: declared.default for name, declared in LoadOptions.options.items()}
     urls = [f"http://127.0.0.1:{server.port}/{path_of(i)}" for i in range(files)]
-    return Run(urls, LoadOptions(given | {"duration": seconds, "random": True}))
+    return Run(urls, LoadOptions({"duration": seconds, "random": True}))
 
 
 def measured(server: Server, files: int, seconds: float) -> tuple[float, float, float, float]:

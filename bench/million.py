@@ -17,7 +17,6 @@ import os
 import re
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,7 @@ from typing import Any
 
 import click
 import harness
+from counts import frame, joined
 
 import c1m
 from c1m.loadoptions import LoadOptions
@@ -67,51 +67,26 @@ class Publisher:
 # ---- the server ----
 
 
-class Served:
-    """One `c1m serve` with its workers, while the `with` block runs."""
+class Served(harness.Server):
+    """One `c1m serve` with its workers, on all CPUs, while the `with` block runs."""
 
     def __init__(self, place: Path, workers: int, drain: int) -> None:
-        with contextlib.ExitStack() as stack:
-            probes = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(PORTS)]
-            self.ports = [probe.getsockname()[1] for probe in probes]
-        self.config = place / "million.toml"
-        self.config.write_text(CONFIG.format(
-            ports=self.ports, workers=workers, drain=drain, topic=TOPIC, ping=PING_S, timeout=2 * PING_S))
+        def command(port: int) -> harness.Command:
+            with contextlib.ExitStack() as stack:
+                probes = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(PORTS - 1)]
+                self.ports = [port, *(probe.getsockname()[1] for probe in probes)]
+            config = place / "million.toml"
+            config.write_text(CONFIG.format(
+                ports=self.ports, workers=workers, drain=drain, topic=TOPIC, ping=PING_S, timeout=2 * PING_S))
+            return [sys.executable, "-P", "-m", "c1m", "serve", "--config", config]
 
-    def __enter__(self) -> Served:
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "c1m", "serve", "--config", self.config], start_new_session=True,
-            stdout=subprocess.PIPE, stderr=None, text=True, env=os.environ | {"PYTHONPATH": str(harness.HERE)},
-        )
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if "Ctrl-C" in line:
-                threading.Thread(target=self.process.stdout.read, daemon=True).start()
-                return self
-        raise SystemExit(f"c1m serve ended with status {self.process.wait()}")
-
-    def __exit__(self, *exc: object) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-    def cpu(self) -> float:
-        return harness.cpu_of(self.process.pid)
-
-    def memory(self) -> int:
-        return harness.memory_of(self.process.pid)
+        super().__init__("c1m", command, {"PYTHONPATH": str(harness.HERE)}, pinned=False)
 
 
 def publish(port: int) -> None:
     """One message to all, which says when it was sent as `c1m load` wants it."""
-    with socket.create_connection(("127.0.0.1", port)) as client:
-        client.sendall(b"GET /publish HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                       b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n")
-        head = b""
-        while b"\r\n\r\n" not in head:
-            head += client.recv(4096) or sys.exit("the server closed the publisher's connection")
-        message = b"c1m:%016x" % time.monotonic_ns()
-        client.sendall(struct.pack("!BBI", 0x82, 0x80 | len(message), 0) + message)    # masked by zero
+    with joined(port, b"/publish") as client:
+        client.sendall(frame(0x82, b"c1m:%016x" % time.monotonic_ns()))
 
 
 # ---- the clients ----
@@ -122,8 +97,7 @@ class Clients(threading.Thread):
 
     def __init__(self, ports: list[int], connections: int) -> None:
         super().__init__(daemon=True)
-        defaults = {name: option.default for name, option in LoadOptions.options.items()}
-        options = LoadOptions(defaults | {
+        options = LoadOptions({
             "connections": connections, "idle": True, "subscribe": True, "duration": 365 * 86400.0, "timeout": 60.0,
         })
         self.load = Run([f"ws://127.0.0.1:{port}/ws" for port in ports], options)
@@ -163,7 +137,7 @@ class Watch(threading.Thread):
 
     def run(self) -> None:
         while not self.ended.wait(0.5):
-            with contextlib.suppress(OSError):                 # it has just ended
+            with contextlib.suppress(harness.Failed):          # it has just ended
                 self.samples.append((self.now(), self.clients.progress.connected, self.served.cpu()))
 
     def now(self) -> float:
@@ -281,9 +255,8 @@ def measure(args: argparse.Namespace, place: Path) -> dict[str, Any]:
 
 def told(found: dict[str, Any]) -> str:
     opened, memory, publish, pings, drain = (found[each] for each in ("open", "memory", "publish", "pings", "drain"))
-    here = found["machine"]
     return "\n".join([
-        f"{here['cpu']}, {here['cpus']} CPUs, {here['kernel']}, Python {here['python']}, c1m {found['c1m']}",
+        f"{harness.described()}, c1m {found['c1m']}",
         f"{opened['connected']:,} connections in {opened['seconds']:.1f} s, {opened['a_second']:,} a second;"
         f" {opened['echoed']:,} echoed; errors: {opened['errors'] or 'none'}",
         f"{found['workers']} workers, their base {memory['server_base'] / 1e6:.0f} MB;"
@@ -343,8 +316,11 @@ def main() -> None:
         args.workers = max(len(os.sched_getaffinity(0)), -(-args.connections // PER_WORKER))
     if short := refused(args):
         raise SystemExit("\n".join(["this machine can't do it:", *short]))
-    with tempfile.TemporaryDirectory(prefix="c1m-million-") as place:
-        found = measure(args, Path(place))
+    try:
+        with tempfile.TemporaryDirectory(prefix="c1m-million-") as place:
+            found = measure(args, Path(place))
+    except harness.Failed as error:
+        raise SystemExit(f"c1m serve: {error}") from None
     print(told(found))
     if args.name:
         args.name.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")

@@ -20,8 +20,8 @@ from libc.string cimport strerror
 from c1m.address cimport MAX_ADDRESS_TEXT, Address, address_text
 from c1m.buf cimport Block, Slice, block_copy, block_unref, put, put_text
 from c1m.files cimport files_broken, files_directory
-from c1m.gate cimport BAD_PROXY, OVER_ADDRESS, OVER_UPGRADES
-from c1m.handlers import Closed, Reject
+from c1m.gate cimport Refusal, refusal_name
+from c1m.handlers import IN_A_LOOP, Closed, Reject
 from c1m.http cimport GET, SEC_WEBSOCKET_PROTOCOL, HttpRequest, value_of
 from c1m.linux cimport EMFILE, ENFILE, ENOMEM, close
 from c1m.reactor cimport (
@@ -280,8 +280,7 @@ cdef inline returned(WebSocket ws, result):
     if ws.handler.spawn is None:
         if iscoroutine(result):
             result.close()
-        raise TypeError(f"a handler returned {result!r}, which is awaited in an event loop only: use "
-                        "run() and Server(loop=\"asyncio\"), or `async with server`")
+        raise TypeError(f"a handler returned {result!r}, which is awaited {IN_A_LOOP}")
     ws.queued = True
     ws.handler.spawn(ws, _returned, (result,))
 
@@ -318,14 +317,8 @@ cdef void call_refused(
     gil_take(<Calls *>owner)
     with gil:
         last = f"the last from {'a local client' if text[0] == c'-' else text.decode()}"
-        if why == BAD_PROXY:
-            said = f"proxy_protocol: {times} closed, {last}: {fault.decode()}"
-        elif why == OVER_UPGRADES:
-            said = f"max_upgrades_per_address: {times} refused, {last}"
-        elif why == OVER_ADDRESS:
-            said = f"max_connections_per_address: {times} refused, {last}"
-        else:
-            said = f"max_connections: {times} refused, {last}"
+        said = f"{refusal_name(<Refusal>why).decode()}: {times} "
+        said += f"refused, {last}" if fault == NULL else f"closed, {last}: {fault.decode()}"
         (<Application>(<Calls *>owner).app).log(logging.WARNING, said)
 
 

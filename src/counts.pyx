@@ -13,7 +13,7 @@ from libc.string cimport memcpy, memset, strcmp, strlen
 
 from c1m.atomics cimport load_acquire, store_release
 from c1m.buf cimport static_assert
-from c1m.gate cimport BAD_PROXY, OVER_ADDRESS, OVER_CONNECTIONS, OVER_UPGRADES
+from c1m.gate cimport REFUSALS, Refusal, refusal_name
 from c1m.linux cimport MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap
 
 
@@ -108,12 +108,7 @@ cdef dict counts_told(const Counts *c):
         "lent": all.net.lent,
         "requests": all.http.requests,
         "answers": {f"{i}xx": all.http.statuses[i] for i in range(1, 6)},
-        "refused": {
-            "max_connections": all.refused[<int>OVER_CONNECTIONS],
-            "max_connections_per_address": all.refused[<int>OVER_ADDRESS],
-            "max_upgrades_per_address": all.refused[<int>OVER_UPGRADES],
-            "proxy_protocol": all.refused[<int>BAD_PROXY],
-        },
+        "refused": {refusal_name(<Refusal>i).decode(): all.refused[i] for i in range(<int>REFUSALS)},
         "limited_addresses": all.limited_addresses,
         "websockets": all.ws.open,
         "upgrades": all.ws.upgrades,

@@ -13,7 +13,8 @@ cdef enum Refusal:               # what the gate turns away for
     BAD_PROXY                    # no PROXY header where there must be one, or none in time
     REFUSALS
 
-# So many were turned away since the last call for the same reason, the last from there; BAD_PROXY: what was wrong.
+# So many were turned away since the last call for the same reason, the last from there; fault: what was wrong with a
+# BAD_PROXY, else NULL.
 ctypedef void (*refused_t)(void *owner, int why, uint64_t times, const Address *who, const char *fault) noexcept nogil
 
 cdef struct Gate:
@@ -34,6 +35,7 @@ cdef struct Gate:
     uint64_t[<int>REFUSALS] told          # of these, how many the log knows of
     int64_t[<int>REFUSALS] told_ms        # since when
 
+cdef const char *refusal_name(Refusal why) noexcept nogil
 cdef void gate_init(Gate *g, Reactor *r, const Networks *trusted) noexcept nogil
 cdef void gate_free(Gate *g) noexcept nogil
 cdef bint gate_admit(Gate *g, Conn *c) noexcept nogil

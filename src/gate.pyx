@@ -32,6 +32,15 @@ cdef enum:
     QUIET_MS = 1000              # between two lines in the log for the same reason
 
 
+cdef const char *refusal_name(Refusal why) noexcept nogil:
+    """The option that has it."""
+    if why == OVER_CONNECTIONS:
+        return b"max_connections"
+    if why == OVER_ADDRESS:
+        return b"max_connections_per_address"
+    return b"max_upgrades_per_address" if why == OVER_UPGRADES else b"proxy_protocol"
+
+
 cdef void gate_init(Gate *g, Reactor *r, const Networks *trusted) noexcept nogil:
     """Adds the protocol to a reactor, which keeps peers; g is all zeroes."""
     g.r, g.trusted = r, trusted

@@ -16,6 +16,8 @@ EVENTS = {
     "on_close": ("ws", "code", "reason"),
 }
 """What a handler is told of, and what it is called with."""
+IN_A_LOOP = 'in an event loop only: use run() and Server(loop="asyncio"), or `async with server`'
+"""Where what handlers and hooks return is awaited."""
 _FIELD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+: [\t\x20-\x7e]*")
 _MOST = 8192
 # The server's to say: they frame the answer, or speak of the connection.

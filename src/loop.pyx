@@ -35,13 +35,13 @@ cdef class Loop:
     It belongs to the thread that runs it. shutdown() and stop() may be called from any. In the child of a
     fork its descriptors are closed, and it can't be run any more.
 
-    write_timeout_ms: how long queued output may wait for the client to read, in milliseconds. shared, seat: where both
-    are given, a Shared, whose waker for that seat wakes this reactor from other processes.
+    write_timeout_ms: how long queued output may wait for the client to read, in milliseconds. shared: a Shared, whose
+    waker for `seat` wakes this reactor from other processes.
     Raises OSError where the kernel gives no epoll or eventfd, MemoryError.
     """
 
     def __cinit__(self, *, int64_t write_timeout_ms, shared=None, int seat=-1, **_):
-        cdef int waker = -1 if shared is None or seat < 0 else os.dup(shared.waker(seat))
+        cdef int waker = -1 if shared is None else os.dup(shared.waker(seat))
         cdef int fault = reactor_init(&self.r, write_timeout_ms, waker)
         if fault == ENOMEM:
             raise MemoryError("no memory for a connection table")

@@ -137,11 +137,11 @@ class Options:
         }
 
     def __init__(self, given: Mapping[str, Any]) -> None:
-        """Takes what it declares out of what is given. Raises ValueError or TypeError in a line that begins with the
-        name of the option that is wrong.
+        """Takes what it declares out of what is given; the rest has its default. Raises ValueError or TypeError in a
+        line that begins with the name of the option that is wrong.
         """
         for name, declared in self.options.items():
-            value = given[name]
+            value = given.get(name, declared.default)
             accepted = value is None and declared.default is None
             setattr(self, name, None if accepted else declared.kind.check(name, value))
         self.check_together()

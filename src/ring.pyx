@@ -21,7 +21,7 @@ waking, so whoever is killed or stopped in between leaves a reader that the next
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from c1m.atomics cimport atomic_add, atomic_and, atomic_or, fence, load_acquire, store_release
 from c1m.buf cimport Block, Slice, block_new, block_unref, ctz64, static_assert
@@ -55,6 +55,18 @@ cdef inline uint64_t *index_of(const Ring *r, int seat) noexcept nogil:
 
 cdef inline uint64_t *lost_of(const Ring *r, int seat) noexcept nogil:
     return <uint64_t *>(<char *>r.first_lost + seat * r.stride)
+
+
+cdef inline int seat_after(const Ring *r, const uint64_t *some, int seat) noexcept nogil:
+    """The next of some seats, a bit for each, behind one, or -1 at first; -1: there is none."""
+    cdef uint64_t left
+    seat += 1
+    while seat < r.seats:
+        left = load_acquire(&some[seat // 64]) >> (seat & 63)
+        if left:
+            return seat + ctz64(left)
+        seat = (seat // 64 + 1) * 64
+    return -1
 
 
 cdef int ring_init(Ring *r) noexcept nogil:
@@ -91,15 +103,12 @@ cdef void ring_wants(Ring *r, int seat, uint64_t hash, uint64_t before, uint64_t
 
 cdef uint64_t ring_count(const Ring *r, uint64_t hash, int but) noexcept nogil:
     """How many subscribers a topic has at all seats but one."""
-    cdef uint64_t count = 0, left
-    cdef int word, seat
-    for word in range((r.seats + 63) // 64):
-        left = load_acquire(&r.head.open[word])
-        while left:
-            seat = 64 * word + ctz64(left)
-            left &= left - 1
-            if seat != but:
-                count += interest_count(&ring_seat(r, seat).interest, wants_of(r, seat), r.most, hash)
+    cdef uint64_t count = 0
+    cdef int seat = seat_after(r, r.head.open, -1)
+    while seat >= 0:
+        if seat != but:
+            count += interest_count(&ring_seat(r, seat).interest, wants_of(r, seat), r.most, hash)
+        seat = seat_after(r, r.head.open, seat)
     return count
 
 
@@ -175,47 +184,40 @@ cdef int ring_publish(Ring *r, int but, Slice topic, uint32_t number, Slice byte
     """Publishes bytes of a topic, together ring_longest at most, to all who want it but one seat, the publisher's own
     or -1. Any thread of any process may. Returns how many seats that is, or, below 0, how many have lost it."""
     cdef uint64_t[SEAT_WORDS] wanted
-    cdef uint64_t hash = siphash13(&r.head.key, topic.at, topic.n), left, position
-    cdef int words = (r.seats + 63) // 64, word, seat, n = 0
-    for word in range(words):
-        wanted[word] = left = load_acquire(&r.head.open[word])
-        while left:
-            seat = 64 * word + ctz64(left)
-            if seat == but or not interest_of(&ring_seat(r, seat).interest, wants_of(r, seat), r.most, hash):
-                wanted[word] &= ~(left & -left)
-            else:
-                n += 1
-            left &= left - 1
+    cdef uint64_t hash = siphash13(&r.head.key, topic.at, topic.n), position
+    cdef int n = 0, seat = seat_after(r, r.head.open, -1)
+    memset(wanted, 0, (r.seats + 63) // 64 * sizeof(uint64_t))
+    while seat >= 0:
+        if seat != but and interest_of(&ring_seat(r, seat).interest, wants_of(r, seat), r.most, hash):
+            wanted[seat // 64] |= <uint64_t>1 << (seat & 63)
+            n += 1
+        seat = seat_after(r, r.head.open, seat)
     if n == 0:
         return 0
     if not ring_lock(r):
         atomic_add(lost_of(r, but) if but >= 0 else &r.head.lost, n)
         return -n
     position = data_append(r, topic, number, bytes)
-    for word in range(words):
-        left = wanted[word]
-        while left:
-            index_put(r, 64 * word + ctz64(left), position)
-            left &= left - 1
+    seat = seat_after(r, wanted, -1)
+    while seat >= 0:
+        index_put(r, seat, position)
+        seat = seat_after(r, wanted, seat)
     pthread_mutex_unlock(&r.head.lock)
     fence()                      # what is in an index is there before its reader's nap is looked at
-    for word in range(words):
-        left = wanted[word]
-        while left:
-            seat_wake(r, 64 * word + ctz64(left))
-            left &= left - 1
+    seat = seat_after(r, wanted, -1)
+    while seat >= 0:
+        seat_wake(r, seat)
+        seat = seat_after(r, wanted, seat)
     return n
 
 
 cdef void ring_wake_all(Ring *r) noexcept nogil:
     """Wakes all readers: a publisher may have died between what it has put into their indexes and their waking."""
-    cdef uint64_t left, one = 1
-    cdef int word
-    for word in range((r.seats + 63) // 64):
-        left = load_acquire(&r.head.open[word])
-        while left:
-            c_write(r.wakers[64 * word + ctz64(left)], &one, sizeof(one))
-            left &= left - 1
+    cdef uint64_t one = 1
+    cdef int seat = seat_after(r, r.head.open, -1)
+    while seat >= 0:
+        c_write(r.wakers[seat], &one, sizeof(one))
+        seat = seat_after(r, r.head.open, seat)
 
 
 # ---- readers that are behind ----
@@ -233,15 +235,11 @@ cdef inline bint seat_behind(const Ring *r, int seat) noexcept nogil:
 cdef bint ring_behind(const Ring *r, int but) noexcept nogil:
     """Whether a thread that may wait should do so before it publishes: ring_wait. But one seat is that of its own
     process."""
-    cdef uint64_t left
-    cdef int word, seat
-    for word in range((r.seats + 63) // 64):
-        left = load_acquire(&r.head.open[word])
-        while left:
-            seat = 64 * word + ctz64(left)
-            left &= left - 1
-            if seat != but and seat_behind(r, seat):
-                return True
+    cdef int seat = seat_after(r, r.head.open, -1)
+    while seat >= 0:
+        if seat != but and seat_behind(r, seat):
+            return True
+        seat = seat_after(r, r.head.open, seat)
     return False
 
 

@@ -393,8 +393,8 @@ class Server:
         try:
             for hook in self._on_start:
                 hook()
-        except BaseException:
-            self._abandon(site)
+        except BaseException as error:
+            self._abandon(site, error)
             raise
         self._thread = threading.Thread(target=_serve, args=(site,), name="c1m", daemon=True)
         self._thread.start()
@@ -419,8 +419,8 @@ class Server:
         self._runner = Runner(loop, site, self._handlers, self._options.shutdown_timeout, self._options.drain)
         try:
             await _called(self._on_start)
-        except BaseException:
-            self._abandon(site)
+        except BaseException as error:
+            self._abandon(site, error)
             raise
         self._runner.start()
         return self
@@ -439,20 +439,20 @@ class Server:
 
     # -- the process that serves --
 
-    def _serve(self, site: Site, post: Post | None = None) -> None:
+    def _serve(self, site: Site) -> None:
         """Serves in this thread until the end, alone or as a worker."""
         loop = self._options.loop or ("asyncio" if self._coroutines() else None)
         if loop is None:
-            with self._signals(site, post):
+            with self._signals(site):
                 try:
                     for hook in self._on_start:
                         hook()
                 except BaseException as error:
-                    self._abandon(site, post, error)
+                    self._abandon(site, error)
                     raise
                 try:
-                    if post is not None:
-                        post.attend(site, self.stop, self.reopen_log)
+                    if self._post is not None:
+                        self._post.attend(site, self.stop, self.reopen_log)
                     site.run()
                 finally:
                     for hook in self._on_stop if self._owner == os.getpid() else ():     # or a handler has forked
@@ -461,13 +461,13 @@ class Server:
         cut: list[bool] = []
         with asyncio.Runner(loop_factory=importlib.import_module(loop).new_event_loop) as runner:
             try:
-                runner.run(self._serve_in_loop(site, post, cut))
+                runner.run(self._serve_in_loop(site, cut))
             except asyncio.CancelledError:
                 if cut:
                     raise KeyboardInterrupt from None
                 raise
 
-    async def _serve_in_loop(self, site: Site, post: Post | None, cut: list[bool]) -> None:
+    async def _serve_in_loop(self, site: Site, cut: list[bool]) -> None:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
 
@@ -476,31 +476,31 @@ class Server:
             loop.call_soon_threadsafe(task.cancel)
 
         self._runner = Runner(loop, site, self._handlers, self._options.shutdown_timeout, self._options.drain)
-        with self._signals(site, post, cut_short):
+        with self._signals(site, cut_short):
             try:
                 await _called(self._on_start)
             except BaseException as error:
-                self._abandon(site, post, error)
+                self._abandon(site, error)
                 raise
             try:
-                if post is not None:
-                    post.attend(site, self.stop, self.reopen_log)
+                if self._post is not None:
+                    self._post.attend(site, self.stop, self.reopen_log)
                 self._runner.start()
                 await self._runner.finish()
             finally:
                 if self._owner == os.getpid():
                     await _called(self._on_stop)
 
-    def _abandon(self, site: Site, post: Post | None = None, error: BaseException | None = None) -> None:
+    def _abandon(self, site: Site, error: BaseException) -> None:
         """on_start has raised: nobody is served."""
-        if post is not None and error is not None:
-            post.say(f"fails on_start raised {reason(error)}")
-            post.failed = True
+        if self._post is not None:
+            self._post.say(f"fails on_start raised {reason(error)}")
+            self._post.failed = True
         self._runner = None
         site.stop()
         while site.iterate() is not None:
             pass
-        if post is None:
+        if self._post is None:
             self._close()
 
     # -- workers --
@@ -532,7 +532,7 @@ class Server:
         if self._log_fd >= 0:
             self._log = self._log_writer(site, os.dup(self._log_fd), supervisor.turns)
         try:
-            self._serve(site, post)
+            self._serve(site)
         except SystemExit as error:
             return error.code if isinstance(error.code, int) else int(error.code is not None)
         except Exception:
@@ -704,9 +704,7 @@ class Server:
         return LogWriter(take, lost, self._options.access_log or "-", fd, turn)
 
     @contextlib.contextmanager
-    def _signals(
-        self, site: Site, post: Post | None = None, cut_short: Callable[[], None] | None = None
-    ) -> Iterator[None]:
+    def _signals(self, site: Site, cut_short: Callable[[], None] | None = None) -> Iterator[None]:
         """SIGINT, SIGTERM and SIGUSR1 do as run() says; whatever was there before is put back, whatever fails. In a
         worker SIGINT is the supervisor's. cut_short: what a second signal does, if that is not to raise
         KeyboardInterrupt.
@@ -741,7 +739,7 @@ class Server:
             site.attend(ours.fileno(), lambda: _emptied(ours))
             restore.callback(site.unattend, ours.fileno())
             restore.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(pythons.fileno(), warn_on_full_buffer=False))
-            if post is None:
+            if self._post is None:
                 handle(signal.SIGINT, stop)
             handle(signal.SIGTERM, stop)
             # Without a log, too: logrotate sends it to whatever runs, and its default is death.

@@ -28,7 +28,7 @@ cdef class Application(Loop):    # what WebSockets need of the site that they be
     cdef ask(self, command_t run, void *owner, uint64_t handle, Block *topic, Block *block, uint32_t number)
     cdef publish_from(self, topic, message, uint64_t sender, bint here=*)
     cdef bint say_goodbye(self) noexcept
-    cdef publish_to_others(self, Block *name, uint8_t opcode, Block *block, bint here)
+    cdef publish_to_others(self, Block *name, uint8_t opcode, Block *block, bint on_reactor)
     cdef report(self, error, where)
     cdef log(self, int level, message, error=*)
 

@@ -18,7 +18,7 @@ from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from c1m.buf cimport Block, block_copy, block_unref
-from c1m.handlers import Closed
+from c1m.handlers import IN_A_LOOP, Closed
 from c1m.loop cimport Loop
 from c1m.mailbox cimport Command, command_t, mailbox_add, mailbox_full, mailbox_wait
 from c1m.pubsub cimport (
@@ -193,7 +193,7 @@ cdef class Application(Loop):
         block_unref(name)
         block_unref(block)
 
-    cdef publish_to_others(self, Block *name, uint8_t opcode, Block *block, bint here):
+    cdef publish_to_others(self, Block *name, uint8_t opcode, Block *block, bint on_reactor):
         """Publishes to the other processes of this server. The reactor's own thread never waits for them. Frees the
         blocks where it raises ValueError."""
         try:
@@ -202,7 +202,7 @@ cdef class Application(Loop):
             block_unref(name)
             block_unref(block)
             raise
-        if here:
+        if on_reactor:
             ring_publish(self.hub.ring, self.hub.seat, name_of(name), opcode, name_of(block))
             return
         with nogil:
@@ -242,7 +242,7 @@ cdef class Application(Loop):
                 for each in waited:
                     if iscoroutine(each):
                         each.close()
-                raise TypeError("it returned what is awaited under `async with server` only")
+                raise TypeError(f"it returned what is awaited {IN_A_LOOP}")
             if waited:
                 self.gather(waited)
                 return False

@@ -236,7 +236,7 @@ class Supervisor:
         self._asked: deque[int] = deque()
         self._ready = self._stopping = self._interrupted = self._quit = self._reloading = False
         self._all_waiting = False
-        self._turn = 0
+        self._rounds = 0
         self._proved = 0
         self._turns = os.memfd_create("c1m turns")
         self._wake, self._woken = socket.socketpair()
@@ -258,7 +258,7 @@ class Supervisor:
         """How often it has looked at what happens; alive, it looks once more. Any thread may call it."""
         with contextlib.suppress(OSError):
             self._wake.send(b"\0")
-        return self._turn
+        return self._rounds
 
     def stop(self) -> None:
         """Ends run() as a first SIGTERM does. Any thread may call it."""
@@ -281,10 +281,9 @@ class Supervisor:
                     slot.due = time.monotonic()
                 look_at = time.monotonic() + LOOK_EVERY
                 while self._workers or not self._stopping:
-                    self._turn += 1
+                    self._rounds += 1
                     self._begin()
                     self._wait(look_at)
-                    self._obey_all()
                     now = time.monotonic()
                     for worker in self._workers:
                         if worker.drain_at is not None and worker.drain_at <= now:
@@ -326,7 +325,8 @@ class Supervisor:
         due = [look_at, *(slot.due for slot in self._slots if slot.due is not None and self._seats)]
         due += [at for worker in self._workers for at in (worker.drain_at, worker.kill_at) if at is not None]
         events = self._poll.poll(max(0, min(due) - time.monotonic()) * 1000)
-        self._obey_all()         # first: a signal to the whole group ends workers, too, which nobody is to replace
+        while self._asked:       # first: a signal to the whole group ends workers, too, which nobody is to replace
+            self._obey(self._asked.popleft())
         for fd, _ in events:
             if fd in self._heard:
                 self._heard[fd]()
@@ -355,10 +355,6 @@ class Supervisor:
                     restore.callback(signal.signal, number, handler)
                     signal.signal(number, ask)
             yield
-
-    def _obey_all(self) -> None:
-        while self._asked:
-            self._obey(self._asked.popleft())
 
     def _obey(self, number: int) -> None:
         if number == signal.SIGUSR1:

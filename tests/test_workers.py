@@ -128,6 +128,16 @@ class Server:
         return self.process.wait(PATIENCE)
 
 
+def fails_where(path):
+    """A hook that lets no worker start while there is such a file."""
+    return f"""
+@server.on_start
+def begin():
+    if os.path.exists({str(path)!r}):
+        raise ValueError("no database\\nhere")
+"""
+
+
 def echoes(client, text=b"x"):
     return client.echo(text, TEXT) == (TEXT, text)
 
@@ -353,13 +363,7 @@ def test_two_hundred_that_wait_at_a_worker_that_is_killed_are_all_answered():
 
 def test_one_that_dies_again_and_again_is_put_off_and_others_serve(tmp_path):
     doomed = tmp_path / "doomed"
-    more = f"""
-@server.on_start
-def begin():
-    if os.path.exists({str(doomed)!r}):
-        raise ValueError("no database\\nhere")
-"""
-    with Server(more, workers=2) as served:
+    with Server(fails_where(doomed), workers=2) as served:
         first, second = served.serving(2)
         doomed.touch()
         os.kill(first, signal.SIGKILL)
@@ -411,13 +415,7 @@ def test_reloads_under_load_fail_nobody():
 
 def test_a_successor_that_can_not_start_leaves_its_predecessor(tmp_path):
     doomed = tmp_path / "doomed"
-    more = f"""
-@server.on_start
-def begin():
-    if os.path.exists({str(doomed)!r}):
-        raise ValueError("no database")
-"""
-    with Server(more) as served:
+    with Server(fails_where(doomed)) as served:
         before = served.serving()
         doomed.touch()
         served.process.send_signal(signal.SIGHUP)
