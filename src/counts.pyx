@@ -89,7 +89,9 @@ cdef dict counts_told(const Counts *c):
     cdef const Totals *all = &c.all
     cdef const char *path = &c.paths[0]
     cdef uint64_t i
-    routes = {}
+    routes, refused = {}, {}
+    for i in range(<uint64_t>REFUSALS):
+        refused[refusal_name(<Refusal>i).decode()] = all.refused[i]
     for i in range(load_acquire(&c.routes_n)):
         routes[path.decode()] = {
             "websockets": c.routes[i].open,
@@ -108,7 +110,7 @@ cdef dict counts_told(const Counts *c):
         "lent": all.net.lent,
         "requests": all.http.requests,
         "answers": {f"{i}xx": all.http.statuses[i] for i in range(1, 6)},
-        "refused": {refusal_name(<Refusal>i).decode(): all.refused[i] for i in range(<int>REFUSALS)},
+        "refused": refused,
         "limited_addresses": all.limited_addresses,
         "websockets": all.ws.open,
         "upgrades": all.ws.upgrades,
